@@ -1,0 +1,48 @@
+// Chat templates: messages to the prompt a model was trained on.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "text/tokenizer.h"
+
+namespace mambify {
+
+struct ChatMessage {
+  std::string role;  // "system", "user", "assistant"
+  std::string content;
+};
+
+// A rendered conversation as tokens. assistant[i] tells whether ids[i] was written by the
+// assistant: its content and the token that ends its turn, not the turn's header.
+struct ChatTokens {
+  std::vector<TokenId> ids;
+  std::vector<bool> assistant;
+};
+
+class ChatTemplate {
+ public:
+  enum class Kind { chatml, smollm2, llama3 };
+
+  // Recognises the family from the checkpoint's own Jinja template. An unknown or absent template
+  // is an Error that names `--chat-template` and the kinds it takes.
+  static ChatTemplate recognise(const Tokenizer& tokenizer);
+  // kind: "chatml", "smollm2" or "llama3".
+  static ChatTemplate named(std::string_view kind, const Tokenizer& tokenizer);
+
+  std::string render(const std::vector<ChatMessage>& messages, bool add_generation_prompt) const;
+  ChatTokens tokenize(const std::vector<ChatMessage>& messages, bool add_generation_prompt,
+                      const Tokenizer& tokenizer) const;
+  // Tokens that end an assistant's turn ("<|im_end|>", "<|eot_id|>").
+  std::vector<TokenId> turn_end_ids(const Tokenizer& tokenizer) const;
+  Kind kind() const { return kind_; }
+
+ private:
+  ChatTemplate(Kind kind, std::string bos) : kind_(kind), bos_(std::move(bos)) {}
+  Kind kind_;
+  std::string bos_;
+};
+
+}  // namespace mambify
