@@ -1,0 +1,22 @@
+// Packed documents: sequences of different lengths laid end to end in one row of tokens.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+namespace mambify {
+
+// Document i is tokens [starts[i], starts[i + 1]); the last entry is the number of tokens. State,
+// convolution window and attention restart at each start.
+struct Segments {
+  std::vector<int64_t> starts;
+
+  static Segments one(int64_t tokens) { return {{0, tokens}}; }
+
+  int64_t documents() const { return static_cast<int64_t>(starts.size()) - 1; }
+  int64_t tokens() const { return starts.back(); }
+  int64_t begin(int64_t document) const { return starts[document]; }
+  int64_t length(int64_t document) const { return starts[document + 1] - starts[document]; }
+};
+
+}  // namespace mambify
