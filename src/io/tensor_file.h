@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -23,6 +24,9 @@ int64_t dtype_block_bytes(DType dtype);
 // Bytes of `elements` elements. Throws Error when they do not fill whole blocks.
 int64_t dtype_bytes(DType dtype, int64_t elements);
 
+// The product of the sizes, nothing when one is negative or the product overflows.
+std::optional<int64_t> checked_elements(std::span<const int64_t> shape);
+
 // A tensor inside a mapped file. `shape` is in row-major order, outermost first, for every format.
 struct TensorView {
   std::string name;
@@ -39,7 +43,8 @@ using TensorMap = std::map<std::string, TensorView>;
 // "[2, 3]".
 std::string shape_text(std::span<const int64_t> shape);
 
-// Decodes any floating or quantised view to fp32. out holds view.elements() values.
+// Decodes any floating or quantised view to fp32. out holds view.elements() values. Throws Error
+// for integer types.
 // GGUF block layouts: ggml's block_q4_0, block_q4_1, block_q8_0.
 void dequantize(const TensorView& view, float* out);
 
