@@ -1,0 +1,18 @@
+// Instruction sets chosen at run time, and the pragmas that the CPU kernels vectorise with.
+#pragma once
+
+// Compiles a function once per instruction set and picks one when the program starts: AVX-512,
+// AVX2 with FMA, or plain. Loops to be vectorised must stand in such a function: the body of an
+// OpenMP parallel region is outlined and not cloned, so a region calls cloned functions. What these
+// call must be MAMBIFY_INLINE, or it is compiled for the plain set only.
+#if defined(__x86_64__) && defined(__clang__)
+// Clang does not dispatch on the x86-64-vN levels.
+#define MAMBIFY_CLONES \
+  __attribute__((target_clones("arch=skylake-avx512", "arch=haswell", "default")))
+#elif defined(__x86_64__)
+#define MAMBIFY_CLONES __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
+#else
+#define MAMBIFY_CLONES
+#endif
+
+#define MAMBIFY_INLINE inline __attribute__((always_inline))

@@ -1,0 +1,81 @@
+#include "ops/rotary.h"
+
+#include <ATen/ATen.h>
+#include <torch/csrc/autograd/custom_function.h>
+
+#include <numbers>
+
+#include "ops/rows.h"
+
+namespace mambify {
+namespace {
+
+at::Tensor inverse_frequencies(const RopeConfig& config, int64_t head_dim,
+                               const at::Device& device) {
+  const auto exponents =
+      at::arange(0, head_dim, 2, at::TensorOptions(at::kFloat).device(device)) / head_dim;
+  const at::Tensor frequencies = at::reciprocal(at::pow(config.theta, exponents));
+  if (!config.llama3) return frequencies;
+
+  // Wavelengths beyond what the model was first trained on are stretched by `factor`, short ones
+  // kept, those between interpolated.
+  const Llama3Scaling& scaling = *config.llama3;
+  const double context = scaling.original_max_position_embeddings;
+  const at::Tensor wavelength = 2 * std::numbers::pi / frequencies;
+  const at::Tensor stretched = frequencies / scaling.factor;
+  const at::Tensor smooth = (context / wavelength - scaling.low_freq_factor) /
+                            (scaling.high_freq_factor - scaling.low_freq_factor);
+  const at::Tensor between = (1 - smooth) * stretched + smooth * frequencies;
+  const at::Tensor is_long = wavelength > context / scaling.low_freq_factor;
+  const at::Tensor is_short = wavelength < context / scaling.high_freq_factor;
+  return at::where(is_long, stretched, at::where(is_short, frequencies, between));
+}
+
+// cos, sin: [T, 1, head_dim / 2] in the dtype of x.
+at::Tensor rotate(const at::Tensor& x, const at::Tensor& cos, const at::Tensor& sin) {
+  const int64_t half = x.size(2) / 2;
+  const at::Tensor first = x.narrow(2, 0, half), second = x.narrow(2, half, half);
+  at::Tensor y = at::empty(x.sizes(), x.options());
+  at::Tensor y_first = y.narrow(2, 0, half), y_second = y.narrow(2, half, half);
+  at::mul_out(y_first, first, cos).addcmul_(second, sin, -1);
+  at::mul_out(y_second, second, cos).addcmul_(first, sin);
+  return y;
+}
+
+class Rotary : public torch::autograd::Function<Rotary> {
+ public:
+  static at::Tensor forward(torch::autograd::AutogradContext* context, const at::Tensor& x,
+                            const at::Tensor& cos, const at::Tensor& sin) {
+    context->save_for_backward({cos, sin});
+    return rotate(x, cos, sin);
+  }
+  static torch::autograd::variable_list backward(torch::autograd::AutogradContext* context,
+                                                 const torch::autograd::variable_list& dy) {
+    // The transpose of a rotation turns the other way.
+    const auto saved = context->get_saved_variables();
+    return {rotate(dy[0], saved[0], saved[1].neg()), {}, {}};
+  }
+};
+
+}  // namespace
+
+RotaryTable rotary_table(const RopeConfig& config, int64_t head_dim, const at::Tensor& positions) {
+  TORCH_CHECK(positions.dim() == 1 && head_dim % 2 == 0, "rotary_table: positions ",
+              positions.sizes(), ", head_dim ", head_dim);
+  const at::Tensor angles = positions.to(at::kFloat).unsqueeze(1) *
+                            inverse_frequencies(config, head_dim, positions.device());
+  return {angles.cos(), angles.sin()};
+}
+
+at::Tensor rotary(const at::Tensor& x, const at::Tensor& cos, const at::Tensor& sin) {
+  TORCH_CHECK(x.dim() == 3 && x.size(2) % 2 == 0, "rotary: x is ", x.sizes(),
+              ", expected [T, heads, head_dim]");
+  TORCH_CHECK(cos.dim() == 2 && cos.size(0) == x.size(0) && cos.size(1) == x.size(2) / 2 &&
+                  sin.sizes() == cos.sizes(),
+              "rotary: cos is ", cos.sizes(), ", sin ", sin.sizes(), ", x ", x.sizes());
+  const at::Tensor c = cos.to(x.scalar_type()).unsqueeze(1);
+  const at::Tensor s = sin.to(x.scalar_type()).unsqueeze(1);
+  return needs_gradient({x}) ? Rotary::apply(x, c, s) : rotate(x, c, s);
+}
+
+}  // namespace mambify

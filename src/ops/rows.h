@@ -1,0 +1,41 @@
+// What the ops around CPU kernels share: fp32 views of their inputs.
+#pragma once
+
+#include <ATen/ATen.h>
+
+#include <initializer_list>
+
+namespace mambify {
+
+// True when autograd would record an operation on these tensors; undefined ones are skipped.
+inline bool needs_gradient(std::initializer_list<at::Tensor> tensors) {
+  if (!at::GradMode::is_enabled()) return false;
+  for (const at::Tensor& tensor : tensors) {
+    if (tensor.defined() && tensor.requires_grad()) return true;
+  }
+  return false;
+}
+
+// The tensor in fp32 with everything behind its first dimension contiguous; stride(0) is free. No
+// copy when it already is so.
+inline at::Tensor float_rows(const at::Tensor& tensor) {
+  const at::Tensor converted = tensor.to(at::kFloat);
+  int64_t expected = 1;
+  for (int64_t d = converted.dim() - 1; d > 0; --d) {
+    if (converted.size(d) != 1 && converted.stride(d) != expected) return converted.contiguous();
+    expected *= converted.size(d);
+  }
+  return converted;
+}
+
+// In fp32 and contiguous; undefined stays undefined.
+inline at::Tensor float_contiguous(const at::Tensor& tensor) {
+  return tensor.defined() ? tensor.to(at::kFloat).contiguous() : tensor;
+}
+
+// The data of a fp32 tensor, null when it is undefined.
+inline const float* data_or_null(const at::Tensor& tensor) {
+  return tensor.defined() ? tensor.const_data_ptr<float>() : nullptr;
+}
+
+}  // namespace mambify
