@@ -31,8 +31,8 @@ struct GgufFile {
   std::optional<T> find(const std::string& key) const;
 };
 
-// Reads and checks everything but the weights themselves: counts and lengths against the bytes left,
-// tensors inside the file and apart from each other, no key or tensor twice.
+// Reads and checks everything but the weights themselves: counts and lengths against the bytes
+// left, tensors inside the file and apart from each other, no key or tensor twice.
 GgufFile open_gguf(const fs::path& path);
 // The same for a file's bytes; the views' `file` is empty. origin: what messages call the file.
 GgufFile parse_gguf(std::span<const std::byte> bytes, const std::string& origin);

@@ -1,9 +1,8 @@
 // JSON from outside, read with errors that name the file, the key, what was found and expected.
 #pragma once
 
-#include <nlohmann/json.hpp>
-
 #include <cstdint>
+#include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
 #include <vector>
