@@ -17,7 +17,8 @@ endfunction()
 # The precompiled header is compiled once, in mambify_ops, and reused by every other target.
 function(mambify_use_torch target)
   target_link_libraries(${target} PUBLIC LibTorch OpenMP::OpenMP_CXX)
-  target_compile_options(${target} PRIVATE ${MAMBIFY_PCH_OPTIONS})
+  # -fPIC after CMake's -fPIE: programs can reuse only a header compiled as they are.
+  target_compile_options(${target} PRIVATE ${MAMBIFY_PCH_OPTIONS} -fPIC)
   if(target STREQUAL "mambify_ops")
     target_precompile_headers(${target} PRIVATE <ATen/ATen.h> <fmt/format.h>)
   else()
