@@ -1,6 +1,7 @@
 #include "convert/convert.h"
 
 #include <ATen/ATen.h>
+#include <c10/core/GradMode.h>
 
 #include <algorithm>
 #include <cmath>
@@ -67,10 +68,11 @@ Mamba2 make_mamba2(const ModelConfig& config, const Attention& attention,
   mixer.dt_bias = draw.step_size_bias(to.n_heads);
   mixer.norm = at::ones({to.d_inner()});
   mixer.out_proj = from.out;
-  for (Tensor* tensor : {&mixer.conv_weight, &mixer.conv_bias, &mixer.dt_bias, &mixer.A_log,
-                         &mixer.D, &mixer.norm, &mixer.out_proj}) {
+  for (Tensor* tensor : {&mixer.conv_weight, &mixer.conv_bias, &mixer.norm, &mixer.out_proj}) {
     *tensor = tensor->to(like);
   }
+  for (Tensor* tensor : {&mixer.dt_bias, &mixer.A_log, &mixer.D})
+    *tensor = tensor->to(like.device());
   return mixer;
 }
 
@@ -97,10 +99,11 @@ Mamba1 make_mamba1(const ModelConfig& config, const Attention& attention,
   mixer.D = at::ones({to.d_inner});
   for (Tensor* tensor :
        {&mixer.in_proj_x, &mixer.B_proj, &mixer.C_proj, &mixer.out_proj, &mixer.in_proj_z,
-        &mixer.conv_weight, &mixer.conv_bias, &mixer.dt_proj_down, &mixer.dt_proj, &mixer.dt_bias,
-        &mixer.A_log, &mixer.D}) {
+        &mixer.conv_weight, &mixer.conv_bias, &mixer.dt_proj_down, &mixer.dt_proj}) {
     *tensor = tensor->to(like);
   }
+  for (Tensor* tensor : {&mixer.dt_bias, &mixer.A_log, &mixer.D})
+    *tensor = tensor->to(like.device());
   return mixer;
 }
 

@@ -41,8 +41,9 @@ struct ConvertOptions {
 ModelConfig converted_config(const ModelConfig& teacher, const ConvertOptions& options);
 
 // The mixer that takes the place of one attention layer. config: what converted_config returned.
-// Shares no memory with `attention` and has its dtype and device. A layer's draws depend on the
-// seed and its number alone, so that converting in several rounds gives the same mixers as at once.
+// Shares no memory with `attention` and has its dtype and device, but for A_log, D and dt_bias,
+// which are fp32. A layer's draws depend on the seed and its number alone, so that converting in
+// several rounds gives the same mixers as at once.
 Mixer convert_layer(const ModelConfig& config, const Attention& attention, int64_t layer,
                     const ConvertOptions& options);
 
