@@ -32,8 +32,7 @@ fs::path parent_of(const fs::path& path) {
 fs::path sibling(const fs::path& path, const char* suffix) {
   fs::path name = path.filename();
   if (name.empty()) name = path.parent_path().filename();  // "runs/x/" names runs/x
-  return parent_of(path.filename().empty() ? path.parent_path() : path) /
-         (name.string() + suffix);
+  return parent_of(path.filename().empty() ? path.parent_path() : path) / (name.string() + suffix);
 }
 
 }  // namespace
@@ -67,10 +66,10 @@ MappedFile::~MappedFile() {
 }
 
 std::string read_text_file(const fs::path& path) {
+  std::error_code ignored;
+  if (fs::is_directory(path, ignored)) throw Error("{} is a directory, not a file", path.string());
   std::ifstream stream(path, std::ios::binary);
-  if (!stream || fs::is_directory(path)) {
-    throw Error("cannot open {}: {}", path.string(), std::strerror(errno));
-  }
+  if (!stream) throw Error("cannot open {}: {}", path.string(), std::strerror(errno));
   std::ostringstream text;
   text << stream.rdbuf();
   if (stream.bad()) throw Error("cannot read {}", path.string());
@@ -112,7 +111,9 @@ void write_file_atomically(const fs::path& path, const std::function<void(FileWr
     FileWriter writer(temporary);
     body(writer);
     writer.finish();
-    fs::rename(temporary, path);
+    std::error_code error;
+    fs::rename(temporary, path, error);
+    if (error) throw Error("cannot write {}: {}", path.string(), error.message());
   } catch (...) {
     std::error_code ignored;
     fs::remove(temporary, ignored);
@@ -127,10 +128,14 @@ void write_file_atomically(const fs::path& path, std::string_view content) {
 
 bool recover_directory(const fs::path& path) {
   const fs::path old = sibling(path, ".old"), temporary = sibling(path, ".tmp");
-  if (!fs::exists(path) && fs::exists(old)) fs::rename(old, path);
-  fs::remove_all(old);
-  fs::remove_all(temporary);
-  return fs::exists(path);
+  try {
+    if (!fs::exists(path) && fs::exists(old)) fs::rename(old, path);
+    fs::remove_all(old);
+    fs::remove_all(temporary);
+    return fs::exists(path);
+  } catch (const fs::filesystem_error& error) {
+    throw Error("cannot recover {}: {}", path.string(), error.what());
+  }
 }
 
 void write_directory_atomically(const fs::path& path,
@@ -151,7 +156,8 @@ void write_directory_atomically(const fs::path& path,
     throw;
   }
   sync_directory(parent_of(path));
-  fs::remove_all(old);
+  std::error_code ignored;  // the next write removes what stays
+  fs::remove_all(old, ignored);
 }
 
 }  // namespace mambify
