@@ -1,0 +1,66 @@
+#include "data/packing.h"
+
+#include <algorithm>
+#include <numeric>
+
+#include "core/error.h"
+#include "core/random.h"
+
+namespace mambify {
+
+double Batch::total_weight() const { return std::accumulate(weights.begin(), weights.end(), 0.0); }
+
+PackedStream::PackedStream(const Dataset& dataset, int64_t sequence_length, uint64_t seed)
+    : dataset_(&dataset),
+      sequence_length_(sequence_length),
+      seed_(seed),
+      epoch_tokens_(dataset.tokens()) {
+  if (epoch_tokens_ == 0) throw Error("the data has no tokens to train on");
+}
+
+void PackedStream::shuffle(int64_t epoch) {
+  if (epoch == epoch_) return;
+  epoch_ = epoch;
+  const auto count = std::ssize(dataset_->documents);
+  order_.resize(count);
+  std::iota(order_.begin(), order_.end(), 0);
+  const CounterRandom random(seed_, RandomPurpose::shuffle, static_cast<uint32_t>(epoch));
+  for (int64_t i = count - 1; i > 0; --i) {  // Fisher-Yates
+    const uint64_t bits = random.bits(static_cast<uint32_t>(i), 0);
+    std::swap(order_[i], order_[(bits * static_cast<uint64_t>(i + 1)) >> 32]);
+  }
+  starts_.assign(1, 0);
+  for (const int64_t index : order_) {
+    starts_.push_back(starts_.back() + std::ssize(dataset_->documents[index].ids));
+  }
+}
+
+Batch PackedStream::batch(int64_t position, int64_t tokens) {
+  Batch batch;
+  batch.ids.reserve(tokens);
+  batch.labels.reserve(tokens);
+  batch.weights.reserve(tokens);
+  while (batch.tokens() < tokens) {
+    batch.segments.starts.push_back(batch.tokens());
+    const int64_t at = position + batch.tokens();
+    shuffle(at / epoch_tokens_);
+    const int64_t within = at % epoch_tokens_;
+    const auto next = std::upper_bound(starts_.begin(), starts_.end(), within);
+    const int64_t index = next - starts_.begin() - 1;
+    const Document& document = dataset_->documents[order_[index]];
+    const int64_t length = std::ssize(document.ids);
+    const int64_t begin = within - starts_[index];
+    const int64_t piece_end = std::min(length, (begin / sequence_length_ + 1) * sequence_length_);
+    const int64_t end = std::min(piece_end, begin + tokens - batch.tokens());
+    for (int64_t i = begin; i < end; ++i) {
+      const bool has_label = i + 1 < length;
+      batch.ids.push_back(document.ids[i]);
+      batch.labels.push_back(has_label ? document.ids[i + 1] : 0);
+      batch.weights.push_back(has_label && document.counts[i + 1] ? 1.0f : 0.0f);
+    }
+  }
+  batch.segments.starts.push_back(batch.tokens());
+  return batch;
+}
+
+}  // namespace mambify
