@@ -29,7 +29,6 @@ int run(int argc, char** argv) {
     if (quiet) spdlog::set_level(spdlog::level::warn);
   });
 
-
   // The verbs, in the order --help lists them.
 
   try {

@@ -25,13 +25,18 @@ class CounterRandom {
 
   // 32 random bits for a position in the sequence and an index within it (a token id).
   uint32_t bits(uint32_t position, uint32_t index) const {
-    return philox4x32({index >> 2, position, sequence_, purpose_}, key_)[index & 3];
+    return four_bits(position, index >> 2)[index & 3];
+  }
+  // The bits of indices 4 q to 4 q + 3 at the price of one.
+  std::array<uint32_t, 4> four_bits(uint32_t position, uint32_t q) const {
+    return philox4x32({q, position, sequence_, purpose_}, key_);
   }
 
   // Uniform in the open interval (0, 1): neither log(u) nor log(1 - u) is infinite.
   double uniform(uint32_t position, uint32_t index) const {
-    return (bits(position, index) + 0.5) * 0x1p-32;
+    return to_uniform(bits(position, index));
   }
+  static double to_uniform(uint32_t bits) { return (bits + 0.5) * 0x1p-32; }
 
   // Standard Gumbel: argmax of log p + gumbel draws from p.
   double gumbel(uint32_t position, uint32_t index) const {

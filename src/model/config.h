@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <limits>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -80,6 +81,7 @@ struct ModelConfig {
   double norm_eps = 1e-5;
   bool tie_embeddings = false;
   int64_t max_positions = 0;  // 0: not limited
+  std::optional<int64_t> bos_token_id, eos_token_id;
   std::vector<MixerKind> layers;
   AttentionConfig attention;  // meaningful when a layer is of its kind; likewise below
   Mamba1Config mamba1;

@@ -40,10 +40,22 @@ struct Context {
   at::Tensor cos, sin;             // [tokens, head_dim / 2], fp32; undefined without rotary
   std::vector<int64_t> rows;       // per document, its row in the state; empty without a state
   std::vector<int64_t> positions;  // per document, the position of its first token
+
+  // With a state and attention layers only: where each token's key and value go, [tokens] int64,
+  // and, when every document is one token long and they stand at different positions, the additive
+  // mask [documents, 1, 1, longest] over the cache.
+  at::Tensor token_rows, token_positions;
+  at::Tensor single_token_mask;
 };
 
+// The rows of a state's tensor, [rows, ...]: a view where they are neighbours, a copy otherwise.
+at::Tensor select_rows(const at::Tensor& state, const std::vector<int64_t>& rows);
+// Writes back what select_rows gave, if that was a copy.
+void store_rows(at::Tensor& state, const std::vector<int64_t>& rows, const at::Tensor& selected);
+
 // Positions start at 0 without a state and at the rows' lengths with one.
-Context make_context(const ModelConfig& config, Segments segments, const at::Device& device,
+// `options` are those of the activations. rows: empty means document i continues row i.
+Context make_context(const ModelConfig& config, Segments segments, const at::TensorOptions& options,
                      const ModelState* state = nullptr, std::vector<int64_t> rows = {});
 
 }  // namespace mambify

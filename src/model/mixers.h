@@ -12,10 +12,10 @@ namespace mambify {
 
 // Grouped-query softmax attention with rotary embedding.
 struct Attention {
-  at::Tensor q_proj;  // [n_heads * head_dim, d_model]
-  at::Tensor k_proj;  // [n_kv_heads * head_dim, d_model]
-  at::Tensor v_proj;  // [n_kv_heads * head_dim, d_model]
-  at::Tensor o_proj;  // [d_model, n_heads * head_dim]
+  at::Tensor q_proj;                          // [n_heads * head_dim, d_model]
+  at::Tensor k_proj;                          // [n_kv_heads * head_dim, d_model]
+  at::Tensor v_proj;                          // [n_kv_heads * head_dim, d_model]
+  at::Tensor o_proj;                          // [d_model, n_heads * head_dim]
   at::Tensor q_bias, k_bias, v_bias, o_bias;  // undefined without biases
 };
 

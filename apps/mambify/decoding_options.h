@@ -1,0 +1,35 @@
+// Options of the verbs that generate text.
+#pragma once
+
+#include <CLI/CLI.hpp>
+#include <string>
+#include <vector>
+
+#include "common_options.h"
+#include "decode/sampler.h"
+#include "model/model.h"
+#include "text/chat_template.h"
+
+namespace mambify {
+
+// --temperature, --top-k, --top-p, --min-p; the seed is the common option's.
+void add_sampling_options(CLI::App& verb, SamplingOptions& options);
+
+// --chat-template: overrides the checkpoint's own.
+void add_chat_template_option(CLI::App& verb, std::string& name);
+
+// A model, its tokenizer, and how to talk to it.
+struct LoadedModel {
+  // Reads both from one checkpoint, the model in the compute dtype of --dtype.
+  LoadedModel(const std::string& path, const CommonOptions& common);
+
+  // The checkpoint's own template, or the one called `name` when that is not empty.
+  ChatTemplate chat_template(const std::string& name) const;
+  // The tokens that end a text, and with a template those that end an assistant's turn.
+  std::vector<TokenId> stop_ids(const ChatTemplate* chat = nullptr) const;
+
+  Model model;
+  Tokenizer tokenizer;
+};
+
+}  // namespace mambify

@@ -1,0 +1,115 @@
+#include <ATen/TensorIndexing.h>
+#include <ATen/ops/cat.h>
+#include <ATen/ops/full.h>
+#include <ATen/ops/linear.h>
+#include <ATen/ops/scaled_dot_product_attention.h>
+
+#include <algorithm>
+#include <limits>
+
+#include "model/mixers.h"
+
+namespace mambify {
+namespace {
+
+// One document from its beginning. q: [T, H, P]; k, v: [T, G, P]; returns [T, H, P].
+at::Tensor causal_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v) {
+  const int64_t repeats = q.size(1) / k.size(1);
+  const auto heads_first = [](const at::Tensor& t) { return t.transpose(0, 1).unsqueeze(0); };
+  // The fused kernel wants as many key/value heads as query heads.
+  const auto repeated = [&](const at::Tensor& t) {
+    if (repeats == 1) return heads_first(t);
+    return heads_first(
+        t.unsqueeze(2).expand({-1, -1, repeats, -1}).reshape({t.size(0), -1, t.size(2)}));
+  };
+  const at::Tensor y = at::scaled_dot_product_attention(heads_first(q), repeated(k), repeated(v),
+                                                        /*attn_mask=*/{}, /*dropout_p=*/0.0,
+                                                        /*is_causal=*/true);
+  return y.squeeze(0).transpose(0, 1);
+}
+
+// A document's new tokens over its cache. q: [T, H, P]; keys, values: [G, positions, P], the last
+// T positions being the new tokens; returns [T, H, P].
+at::Tensor attention_over_cache(const at::Tensor& q, const at::Tensor& keys,
+                                const at::Tensor& values) {
+  const int64_t tokens = q.size(0), heads = q.size(1), width = q.size(2);
+  const int64_t groups = keys.size(0), repeats = heads / groups, positions = keys.size(1);
+  // The query heads that share a key/value head stand behind one another as rows of one matrix, so
+  // that the cache is read once and never repeated.
+  const at::Tensor rows = q.view({tokens, groups, repeats, width})
+                              .permute({1, 0, 2, 3})
+                              .reshape({1, groups, tokens * repeats, width});
+  at::Tensor mask;
+  if (tokens > 1) {
+    // Row t sees positions up to its own; what triu keeps above that diagonal is minus infinity.
+    mask = at::full({tokens, positions}, -std::numeric_limits<float>::infinity(), q.options())
+               .triu_(positions - tokens + 1)
+               .unsqueeze(1)
+               .expand({tokens, repeats, positions})
+               .reshape({1, 1, tokens * repeats, positions});
+  }
+  const at::Tensor y =
+      at::scaled_dot_product_attention(rows, keys.unsqueeze(0), values.unsqueeze(0), mask);
+  return y.view({groups, tokens, repeats, width})
+      .permute({1, 0, 2, 3})
+      .reshape({tokens, heads, width});
+}
+
+// One new token for each of several rows. q: [rows, H, P]; keys, values: [rows, G, capacity, P].
+at::Tensor attention_of_one_token_each(const at::Tensor& q, const at::Tensor& keys,
+                                       const at::Tensor& values, const Context& context) {
+  const int64_t rows = q.size(0), heads = q.size(1), width = q.size(2), groups = keys.size(1);
+  const int64_t longest = *std::ranges::max_element(context.positions) + 1;
+  const at::Tensor y = at::scaled_dot_product_attention(
+      q.view({rows, groups, heads / groups, width}), keys.narrow(2, 0, longest),
+      values.narrow(2, 0, longest), context.single_token_mask);
+  return y.reshape({rows, heads, width});
+}
+
+}  // namespace
+
+at::Tensor forward(const ModelConfig& config, const Attention& mixer, const at::Tensor& u,
+                   const Context& context, MixerState* state) {
+  const AttentionConfig& sizes = config.attention;
+  const int64_t tokens = u.size(0);
+  const auto heads = [&](const at::Tensor& weight, const at::Tensor& bias) {
+    return at::linear(u, weight, bias).view({tokens, -1, sizes.head_dim});
+  };
+  const at::Tensor q = rotary(heads(mixer.q_proj, mixer.q_bias), context.cos, context.sin);
+  const at::Tensor k = rotary(heads(mixer.k_proj, mixer.k_bias), context.cos, context.sin);
+  const at::Tensor v = heads(mixer.v_proj, mixer.v_bias);
+
+  at::Tensor y;
+  const Segments& segments = context.segments;
+  if (state == nullptr) {
+    std::vector<at::Tensor> documents;
+    for (int64_t d = 0; d < segments.documents(); ++d) {
+      const auto part = [&](const at::Tensor& t) {
+        return t.narrow(0, segments.begin(d), segments.length(d));
+      };
+      documents.push_back(causal_attention(part(q), part(k), part(v)));
+    }
+    y = documents.size() == 1 ? documents.front() : at::cat(documents);
+  } else {
+    state->keys.index_put_({context.token_rows, {}, context.token_positions}, k);
+    state->values.index_put_({context.token_rows, {}, context.token_positions}, v);
+    if (segments.tokens() == segments.documents()) {
+      y = attention_of_one_token_each(q, select_rows(state->keys, context.rows),
+                                      select_rows(state->values, context.rows), context);
+    } else {
+      std::vector<at::Tensor> documents;
+      for (int64_t d = 0; d < segments.documents(); ++d) {
+        const int64_t end = context.positions[d] + segments.length(d);
+        documents.push_back(
+            attention_over_cache(q.narrow(0, segments.begin(d), segments.length(d)),
+                                 state->keys.select(0, context.rows[d]).narrow(1, 0, end),
+                                 state->values.select(0, context.rows[d]).narrow(1, 0, end)));
+      }
+      y = documents.size() == 1 ? documents.front() : at::cat(documents);
+    }
+  }
+  return at::linear(y.reshape({tokens, sizes.n_heads * sizes.head_dim}), mixer.o_proj,
+                    mixer.o_bias);
+}
+
+}  // namespace mambify

@@ -1,0 +1,148 @@
+#include "model/context.h"
+
+#include <ATen/ops/arange.h>
+#include <ATen/ops/full.h>
+#include <ATen/ops/tensor.h>
+#include <ATen/ops/zeros.h>
+
+#include <algorithm>
+#include <limits>
+#include <numeric>
+
+#include "ops/rotary.h"
+
+namespace mambify {
+namespace {
+
+bool are_neighbours(const std::vector<int64_t>& rows) {
+  for (size_t i = 1; i < rows.size(); ++i) {
+    if (rows[i] != rows[i - 1] + 1) return false;
+  }
+  return true;
+}
+
+MixerState allocate(const ModelConfig& config, MixerKind kind, int64_t rows, int64_t capacity,
+                    const at::TensorOptions& options) {
+  const auto fp32 = options.dtype(at::kFloat);
+  MixerState state;
+  switch (kind) {
+    case MixerKind::attention: {
+      const AttentionConfig& sizes = config.attention;
+      state.keys = at::zeros({rows, sizes.n_kv_heads, capacity, sizes.head_dim}, options);
+      state.values = at::zeros_like(state.keys);
+      break;
+    }
+    case MixerKind::mamba1: {
+      const Mamba1Config& sizes = config.mamba1;
+      state.window = at::zeros({rows, sizes.d_inner, sizes.d_conv - 1}, fp32);
+      state.state = at::zeros({rows, sizes.d_inner, sizes.d_state}, fp32);
+      break;
+    }
+    case MixerKind::mamba2: {
+      const Mamba2Config& sizes = config.mamba2;
+      state.window = at::zeros({rows, sizes.conv_channels(), sizes.d_conv - 1}, fp32);
+      state.state = at::zeros({rows, sizes.n_heads, sizes.head_dim, sizes.d_state}, fp32);
+      break;
+    }
+  }
+  return state;
+}
+
+// Keys and values past a row's length are never read unmasked, so only recurrent state and what a
+// mask multiplies (a stale NaN) must be cleared.
+void clear(at::Tensor& tensor, int64_t row) {
+  if (tensor.defined()) tensor.select(0, row).zero_();
+}
+
+}  // namespace
+
+ModelState::ModelState(const ModelConfig& config, int64_t rows, int64_t capacity,
+                       const at::TensorOptions& options)
+    : capacity(capacity), lengths(rows, 0) {
+  for (MixerKind kind : config.layers) {
+    layers.push_back(allocate(config, kind, rows, capacity, options));
+  }
+}
+
+void ModelState::reset(int64_t row) {
+  lengths[row] = 0;
+  for (MixerState& layer : layers) {
+    clear(layer.window, row);
+    clear(layer.state, row);
+  }
+}
+
+int64_t ModelState::bytes() const {
+  int64_t total = 0;
+  for (const MixerState& layer : layers) {
+    for (const at::Tensor* tensor : {&layer.keys, &layer.values, &layer.window, &layer.state}) {
+      if (tensor->defined()) total += static_cast<int64_t>(tensor->nbytes());
+    }
+  }
+  return total;
+}
+
+at::Tensor select_rows(const at::Tensor& state, const std::vector<int64_t>& rows) {
+  if (are_neighbours(rows)) {
+    return state.narrow(0, rows.front(), static_cast<int64_t>(rows.size()));
+  }
+  return state.index_select(0, at::tensor(rows, state.options().dtype(at::kLong)));
+}
+
+void store_rows(at::Tensor& state, const std::vector<int64_t>& rows, const at::Tensor& selected) {
+  if (are_neighbours(rows)) return;
+  state.index_copy_(0, at::tensor(rows, state.options().dtype(at::kLong)), selected);
+}
+
+Context make_context(const ModelConfig& config, Segments segments, const at::TensorOptions& options,
+                     const ModelState* state, std::vector<int64_t> rows) {
+  Context context;
+  context.segments = std::move(segments);
+  const Segments& documents = context.segments;
+  context.positions.assign(documents.documents(), 0);
+  if (state != nullptr) {
+    if (rows.empty()) {
+      rows.resize(documents.documents());
+      std::iota(rows.begin(), rows.end(), int64_t{0});
+    }
+    for (size_t d = 0; d < rows.size(); ++d) context.positions[d] = state->lengths[rows[d]];
+    context.rows = std::move(rows);
+  }
+
+  const bool has_attention = config.count(MixerKind::attention) > 0;
+  const bool rotated_mamba = config.count(MixerKind::mamba2) > 0 && config.mamba2.rotary;
+  if (!has_attention && !rotated_mamba) return context;
+
+  const auto longs = at::TensorOptions(at::kLong);
+  at::Tensor positions = at::empty({documents.tokens()}, longs);
+  at::Tensor token_rows = at::zeros({documents.tokens()}, longs);
+  for (int64_t d = 0; d < documents.documents(); ++d) {
+    int64_t* first = positions.data_ptr<int64_t>() + documents.begin(d);
+    std::iota(first, first + documents.length(d), context.positions[d]);
+    if (state != nullptr) {
+      token_rows.narrow(0, documents.begin(d), documents.length(d)).fill_(context.rows[d]);
+    }
+  }
+  positions = positions.to(options.device());
+  const RotaryTable table =
+      rotary_table(config.attention.rope, config.attention.head_dim, positions);
+  context.cos = table.cos;
+  context.sin = table.sin;
+  if (state == nullptr || !has_attention) return context;
+
+  context.token_positions = positions;
+  context.token_rows = token_rows.to(options.device());
+  const auto [shortest, longest] = std::ranges::minmax(context.positions);
+  if (documents.tokens() == documents.documents() && shortest != longest) {
+    const at::Tensor seen =
+        at::arange(longest + 1, positions.options()).unsqueeze(0) <= positions.unsqueeze(1);
+    context.single_token_mask = at::full({documents.documents(), longest + 1},
+                                         -std::numeric_limits<float>::infinity(), options)
+                                    .masked_fill_(seen, 0)
+                                    .unsqueeze(1)
+                                    .unsqueeze(1);
+  }
+  return context;
+}
+
+}  // namespace mambify
