@@ -1,0 +1,47 @@
+# The two commands of the README, and what they are made of. Every target sets up what it needs.
+JOBS ?= $(shell nproc)
+TEACHER := models/SmolLM2-135M-Instruct.Q4_1.gguf
+
+.PHONY: help setup build demo test test-asan fuzz tidy format clean
+
+help:
+	@echo "make demo       set up, build, then convert, distill and run the default teacher (main job)"
+	@echo "make test       set up, build, run every test"
+	@echo "make build      set up and build build/mambify"
+	@echo "make test-asan  the tests under AddressSanitizer and UndefinedBehaviorSanitizer"
+	@echo "make fuzz       ten minutes of fuzzing for every parser (SECONDS_EACH=600)"
+	@echo "make tidy       clang-format and clang-tidy over the sources"
+
+setup:
+	scripts/setup.sh
+
+build: setup
+	cmake --preset cpu-release
+	cmake --build --preset cpu-release -j $(JOBS)
+
+$(TEACHER): | setup
+	scripts/fetch_teacher.sh $@
+
+demo: build $(TEACHER)
+	build/mambify demo --teacher $(TEACHER) --out runs/demo
+
+test: build $(TEACHER)
+	scripts/run_tests.sh build $(TEACHER)
+
+test-asan: setup $(TEACHER)
+	cmake --preset cpu-asan
+	cmake --build --preset cpu-asan -j $(JOBS)
+	scripts/run_tests.sh build-asan
+
+SECONDS_EACH ?= 600
+fuzz: setup
+	scripts/fuzz.sh $(SECONDS_EACH)
+
+tidy: build
+	scripts/tidy.sh
+
+format:
+	git ls-files '*.cpp' '*.h' | xargs clang-format -i
+
+clean:
+	rm -rf build build-asan build-fuzz
