@@ -114,17 +114,20 @@ at::Tensor embed(const Model& model, const at::Tensor& ids) {
   return at::embedding(model.embedding, ids);
 }
 
-at::Tensor block_forward(const Model& model, int64_t layer, const at::Tensor& x,
-                         const Context& context, MixerState* state) {
+at::Tensor mlp_forward(const Model& model, int64_t layer, const at::Tensor& h) {
   const Block& block = model.blocks[layer];
-  const double eps = model.config.norm_eps;
-  const at::Tensor h =
-      x + forward(model.config, block.mixer, rms_norm(x, block.input_norm, eps), context, state);
   if (!block.post_norm.defined()) return h;
-  const at::Tensor u = rms_norm(h, block.post_norm, eps);
+  const at::Tensor u = rms_norm(h, block.post_norm, model.config.norm_eps);
   const Mlp& mlp = block.mlp;
   return h + at::linear(swiglu(at::linear(u, mlp.gate_proj), at::linear(u, mlp.up_proj)),
                         mlp.down_proj);
+}
+
+at::Tensor block_forward(const Model& model, int64_t layer, const at::Tensor& x,
+                         const Context& context, MixerState* state) {
+  const Block& block = model.blocks[layer];
+  const at::Tensor u = rms_norm(x, block.input_norm, model.config.norm_eps);
+  return mlp_forward(model, layer, x + forward(model.config, block.mixer, u, context, state));
 }
 
 at::Tensor hidden_states(const Model& model, const at::Tensor& ids, const Context& context,

@@ -47,6 +47,8 @@ void to(Model& model, at::Device device, at::ScalarType dtype);
 
 // ids: [tokens] int64. Returns [tokens, d_model].
 at::Tensor embed(const Model& model, const at::Tensor& ids);
+// The second half of a block: h + mlp(norm(h)), or h where blocks have no MLP. h: [tokens, d_model].
+at::Tensor mlp_forward(const Model& model, int64_t layer, const at::Tensor& h);
 // One block. x: [tokens, d_model].
 at::Tensor block_forward(const Model& model, int64_t layer, const at::Tensor& x,
                          const Context& context, MixerState* state = nullptr);
