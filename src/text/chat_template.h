@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "text/tokenizer.h"
@@ -16,7 +17,8 @@ struct ChatMessage {
 };
 
 // A rendered conversation as tokens. assistant[i] tells whether ids[i] was written by the
-// assistant: its content and the token that ends its turn, not the turn's header.
+// assistant: its content and the token that ends its turn, not the turn's header. A token that
+// crosses from the header into the content counts as the assistant's.
 struct ChatTokens {
   std::vector<TokenId> ids;
   std::vector<bool> assistant;
@@ -27,7 +29,8 @@ class ChatTemplate {
   enum class Kind { chatml, smollm2, llama3 };
 
   // Recognises the family from the checkpoint's own Jinja template. An unknown or absent template
-  // is an Error that names `--chat-template` and the kinds it takes.
+  // is an Error that names `--chat-template` and the kinds it takes; so is one of a family that
+  // also writes a system prompt of its own, because the model was trained with it.
   static ChatTemplate recognise(const Tokenizer& tokenizer);
   // kind: "chatml", "smollm2" or "llama3".
   static ChatTemplate named(std::string_view kind, const Tokenizer& tokenizer);
@@ -40,7 +43,15 @@ class ChatTemplate {
   Kind kind() const { return kind_; }
 
  private:
+  // A stretch of the rendered prompt; `assistant` as in ChatTokens.
+  struct Part {
+    std::string text;
+    bool assistant;
+  };
   ChatTemplate(Kind kind, std::string bos) : kind_(kind), bos_(std::move(bos)) {}
+  std::vector<Part> parts(const std::vector<ChatMessage>& messages,
+                          bool add_generation_prompt) const;
+
   Kind kind_;
   std::string bos_;
 };
