@@ -1,7 +1,6 @@
 #include "io/json_reader.h"
 
 #include <limits>
-#include <unordered_set>
 #include <utility>
 
 #include "core/error.h"
@@ -10,73 +9,6 @@ namespace mambify {
 namespace {
 
 using Json = nlohmann::json;
-
-constexpr size_t kMaxBytes = size_t{256} << 20;  // ten times the largest tokenizer.json
-constexpr size_t kMaxDepth = 100;
-
-// Builds the document from the parser's events. nlohmann's own builder has no bound on the depth
-// and lets the last of two equal keys win, which would hide a tensor that is defined twice.
-class Builder : public nlohmann::json_sax<Json> {
- public:
-  Builder(Json& root, const std::string& origin) : root_(root), origin_(origin) {}
-
-  bool null() override { return add(nullptr); }
-  bool boolean(bool value) override { return add(value); }
-  bool number_integer(number_integer_t value) override { return add(value); }
-  bool number_unsigned(number_unsigned_t value) override { return add(value); }
-  bool number_float(number_float_t value, const string_t&) override { return add(value); }
-  bool string(string_t& value) override { return add(std::move(value)); }
-  bool binary(binary_t&) override { return false; }  // text holds none
-  bool start_object(size_t) override { return open(Json::object()); }
-  bool start_array(size_t) override { return open(Json::array()); }
-  bool end_object() override { return close(); }
-  bool end_array() override { return close(); }
-
-  bool key(string_t& name) override {
-    const auto [slot, is_new] = open_.back()->get_ref<Json::object_t&>().emplace(name, nullptr);
-    if (!is_new) throw Error("{}: key '{}' appears twice in one object", origin_, name);
-    slot_ = &slot->second;
-    return true;
-  }
-
-  bool parse_error(size_t position, const std::string&, const Json::exception& error) override {
-    throw Error("{}: not valid JSON at byte {}: {}", origin_, position, error.what());
-  }
-
- private:
-  Json* place(Json value) {
-    if (open_.empty()) {
-      root_ = std::move(value);
-      return &root_;
-    }
-    if (open_.back()->is_array()) {
-      open_.back()->push_back(std::move(value));
-      return &open_.back()->back();
-    }
-    *slot_ = std::move(value);
-    return slot_;
-  }
-  bool add(Json value) {
-    place(std::move(value));
-    return true;
-  }
-  bool open(Json value) {
-    if (open_.size() >= kMaxDepth) {
-      throw Error("{}: JSON nested deeper than {} levels", origin_, kMaxDepth);
-    }
-    open_.push_back(place(std::move(value)));
-    return true;
-  }
-  bool close() {
-    open_.pop_back();
-    return true;
-  }
-
-  Json& root_;
-  const std::string& origin_;
-  std::vector<Json*> open_;  // objects and arrays not ended yet; stable, only the last one grows
-  Json* slot_ = nullptr;     // where the value of the last key goes
-};
 
 std::string found_text(const Json& value) {
   if (value.is_object() || value.is_array()) return value.type_name();
@@ -151,22 +83,6 @@ template <>
 constexpr const char* kKind<std::vector<std::string>> = "a list of strings";
 
 }  // namespace
-
-Json parse_json(std::string_view text, const std::string& origin) {
-  if (text.size() > kMaxBytes) {
-    throw Error("{}: {} bytes of JSON, at most {} are read", origin, text.size(), kMaxBytes);
-  }
-  Json root;
-  Builder builder(root, origin);
-  Json::sax_parse(text, &builder);
-  return root;
-}
-
-Json read_json(const fs::path& path) {
-  const auto file = MappedFile::open(path);
-  const auto bytes = file->bytes();
-  return parse_json({reinterpret_cast<const char*>(bytes.data()), bytes.size()}, path.string());
-}
 
 JsonReader::JsonReader(const Json& object, std::string origin)
     : object_(&object), origin_(std::move(origin)) {

@@ -5,15 +5,19 @@
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "core/file.h"
 
 namespace mambify {
 
-// Parses a file. Throws Error with file and byte offset; depth and size are bounded.
-nlohmann::json read_json(const fs::path& path);
+// Parses text. Throws Error with origin and byte offset; depth (100) and size (256 MiB) are
+// bounded, a key twice in one object is an Error.
 nlohmann::json parse_json(std::string_view text, const std::string& origin);
+// Parses a file. What Python writes bare, Infinity, -Infinity and NaN, is read as well, as the
+// object {"__float__": "Infinity"}, which a JsonReader takes for a double.
+nlohmann::json read_json(const fs::path& path);
 
 // A JSON object with a name for messages. Cheap to copy; the json must outlive it.
 class JsonReader {

@@ -37,10 +37,7 @@ TensorView read_entry(const std::string& name, const JsonReader& entry,
                 shape_text(offsets), data.size());
   }
   const int64_t found = offsets[1] - offsets[0];
-  const std::optional<int64_t> elements = checked_elements(view.shape);
-  // The division keeps the product below from overflowing.
-  if (!elements || *elements > found / dtype_block_bytes(view.dtype) ||
-      *elements * dtype_block_bytes(view.dtype) != found) {
+  if (checked_bytes(view.dtype, view.shape) != found) {
     throw Error("{}: {} bytes of data do not fit shape {} of {}", entry.origin(), found,
                 shape_text(view.shape), dtype_name(view.dtype));
   }

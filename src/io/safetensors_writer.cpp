@@ -16,11 +16,10 @@ const char* type_name(const TensorToWrite& tensor, const fs::path& path) {
 }
 
 void check_tensor(const TensorToWrite& tensor, const fs::path& path) {
-  const std::optional<int64_t> elements = checked_elements(tensor.shape);
-  if (!elements ||
-      static_cast<uint64_t>(dtype_bytes(tensor.dtype, *elements)) != tensor.bytes.size()) {
+  const auto found = static_cast<int64_t>(tensor.bytes.size());
+  if (checked_bytes(tensor.dtype, tensor.shape) != found) {
     throw Error("cannot write {}: tensor '{}' has {} bytes, which do not fit shape {} of {}",
-                path.string(), tensor.name, tensor.bytes.size(), shape_text(tensor.shape),
+                path.string(), tensor.name, found, shape_text(tensor.shape),
                 dtype_name(tensor.dtype));
   }
 }

@@ -69,6 +69,18 @@ std::optional<int64_t> checked_elements(std::span<const int64_t> shape) {
   return elements;
 }
 
+std::optional<int64_t> checked_bytes(DType dtype, std::span<const int64_t> shape) {
+  const DTypeInfo info = info_of(dtype);
+  const std::optional<int64_t> elements = checked_elements(shape);
+  const int64_t row = shape.empty() ? 1 : shape.back();
+  int64_t bytes = 0;
+  if (!elements || row % info.block_size != 0 ||
+      __builtin_mul_overflow(*elements / info.block_size, info.block_bytes, &bytes)) {
+    return std::nullopt;
+  }
+  return bytes;
+}
+
 int64_t TensorView::elements() const {
   const std::optional<int64_t> count = checked_elements(shape);
   if (!count) throw Error("tensor '{}' has an impossible shape {}", name, shape_text(shape));

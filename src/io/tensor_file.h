@@ -26,6 +26,9 @@ int64_t dtype_bytes(DType dtype, int64_t elements);
 
 // The product of the sizes, nothing when one is negative or the product overflows.
 std::optional<int64_t> checked_elements(std::span<const int64_t> shape);
+// Bytes of a tensor; nothing when its shape is impossible, as above or because its last dimension
+// does not fill whole blocks.
+std::optional<int64_t> checked_bytes(DType dtype, std::span<const int64_t> shape);
 
 // A tensor inside a mapped file. `shape` is in row-major order, outermost first, for every format.
 struct TensorView {
