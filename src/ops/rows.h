@@ -38,4 +38,17 @@ inline const float* data_or_null(const at::Tensor& tensor) {
   return tensor.defined() ? tensor.const_data_ptr<float>() : nullptr;
 }
 
+// For backward passes: an uninitialised contiguous fp32 tensor of the sizes of `like`, in `out`,
+// and its data. Undefined and null where `like` is undefined.
+inline float* allocate_like(const at::Tensor& like, at::Tensor& out) {
+  if (!like.defined()) return nullptr;
+  out = at::empty(like.sizes(), like.options().dtype(at::kFloat));
+  return out.mutable_data_ptr<float>();
+}
+
+// A gradient in the dtype of what it is the gradient of; undefined stays undefined.
+inline at::Tensor in_type_of(const at::Tensor& tensor, const at::Tensor& gradient) {
+  return gradient.defined() ? gradient.to(tensor.scalar_type()) : gradient;
+}
+
 }  // namespace mambify

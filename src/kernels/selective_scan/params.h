@@ -1,0 +1,71 @@
+// Contract of Mamba-1's recurrence (Gu & Dao 2023, arXiv 2312.00752) over packed documents.
+#pragma once
+
+#include <cstdint>
+
+namespace mambify::kernels {
+
+// With s = softplus(dt + dt_bias), for every channel d and T tokens of all documents:
+//   h_t[d] = exp(s_t[d] A[d]) h_{t-1}[d] + s_t[d] x_t[d] B_t,    y_t[d] = h_t[d] . C_t + D[d]
+//   x_t[d]
+// Channel d reads group d / (channels / groups) of B and of C.
+// Strides count elements from one token to the next; what belongs to a token is contiguous.
+template <typename T>
+struct SelectiveScanParams {
+  int64_t documents = 0;
+  const int64_t* starts = nullptr;  // [documents + 1]; the last is T
+  int64_t channels = 0;
+  int64_t d_state = 0;
+  int64_t b_groups = 1;  // divides channels
+  int64_t c_groups = 1;  // divides channels
+
+  const T* x = nullptr;  // [T, channels]
+  int64_t x_stride = 0;
+  const T* dt = nullptr;  // [T, channels]
+  int64_t dt_stride = 0;
+  const T* dt_bias = nullptr;  // [channels]; null: zero
+  const T* A = nullptr;        // [channels, d_state], negative
+  const T* B = nullptr;        // [T, b_groups, d_state]
+  int64_t b_stride = 0;
+  const T* C = nullptr;  // [T, c_groups, d_state]
+  int64_t c_stride = 0;
+  const T* D = nullptr;              // [channels]; null: zero
+  const T* initial_state = nullptr;  // [documents, channels, d_state]; null: zero
+
+  T* y = nullptr;            // [T, channels], contiguous
+  T* final_state = nullptr;  // as initial_state, and may be the same memory; null: not wanted
+  // States before tokens 0, kCheckpointInterval, ... of each document (kernels/scan_checkpoints.h),
+  // documents one after the other: [checkpoints, channels, d_state]. Written by
+  // selective_scan_forward_cpu, read by selective_scan_backward_cpu; null: not kept. The
+  // reference has no use for them.
+  T* checkpoints = nullptr;
+};
+
+// Gradients of the above for a given dy; nothing flows in through final_state. Every output is
+// overwritten; none is optional but those of absent inputs.
+template <typename T>
+struct SelectiveScanBackwardParams {
+  SelectiveScanParams<T> forward;  // its inputs and checkpoints; y and final_state unused
+  const T* dy = nullptr;           // [T, channels], contiguous
+  T* dx = nullptr;                 // [T, channels], contiguous, as is all below
+  T* ddt = nullptr;                // [T, channels]
+  T* ddt_bias = nullptr;           // [channels]; unused without dt_bias
+  T* dA = nullptr;                 // [channels, d_state]
+  T* dB = nullptr;                 // [T, b_groups, d_state]
+  T* dC = nullptr;                 // [T, c_groups, d_state]
+  T* dD = nullptr;                 // [channels]; unused without D
+};
+
+// The definition, for T = float and double.
+template <typename T>
+void selective_scan_forward_reference(const SelectiveScanParams<T>& p);
+template <typename T>
+void selective_scan_backward_reference(const SelectiveScanBackwardParams<T>& p);
+
+// Fast, parallel over documents and channels. The bits do not depend on the number of threads, and
+// those of y, the state, dx, ddt, dB and dC of a document not on its neighbours. Token by token
+// gives the bits of the whole sequence at once.
+void selective_scan_forward_cpu(const SelectiveScanParams<float>& p);
+void selective_scan_backward_cpu(const SelectiveScanBackwardParams<float>& p);
+
+}  // namespace mambify::kernels

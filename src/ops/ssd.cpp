@@ -1,0 +1,166 @@
+#include "ops/ssd.h"
+
+#include <ATen/ATen.h>
+#include <torch/csrc/autograd/custom_function.h>
+
+#include "kernels/scan_checkpoints.h"
+#include "kernels/ssd/params.h"
+#include "ops/rows.h"
+
+namespace mambify {
+namespace {
+
+using torch::autograd::AutogradContext;
+using torch::autograd::variable_list;
+
+void check(const SsdInputs& in, const Segments& segments, const at::Tensor* state) {
+  TORCH_CHECK(
+      in.x.dim() == 3 && in.dt.dim() == 2 && in.A.dim() == 1 && in.B.dim() == 3 && in.C.dim() == 3,
+      "ssd: x ", in.x.sizes(), ", dt ", in.dt.sizes(), ", A ", in.A.sizes(), ", B ", in.B.sizes(),
+      ", C ", in.C.sizes());
+  const int64_t tokens = in.x.size(0), heads = in.A.size(0), P = in.x.size(2), N = in.B.size(2);
+  TORCH_CHECK(in.x.is_cpu(), "ssd: no kernel for device ", in.x.device());
+  TORCH_CHECK(tokens == segments.tokens(), "ssd: x has ", tokens, " tokens, the documents ",
+              segments.tokens());
+  TORCH_CHECK(in.dt.sizes() == at::IntArrayRef({tokens, heads}) && heads % in.x.size(1) == 0 &&
+                  in.B.size(0) == tokens && heads % in.B.size(1) == 0 && in.C.size(0) == tokens &&
+                  heads % in.C.size(1) == 0 && in.C.size(2) == N,
+              "ssd: x ", in.x.sizes(), ", dt ", in.dt.sizes(), ", A ", in.A.sizes(), ", B ",
+              in.B.sizes(), ", C ", in.C.sizes());
+  for (const at::Tensor& vector : {in.dt_bias, in.D}) {
+    TORCH_CHECK(!vector.defined() || vector.sizes() == in.A.sizes(), "ssd: dt_bias or D is ",
+                vector.sizes(), " for ", heads, " heads");
+  }
+  TORCH_CHECK(!state || (state->scalar_type() == at::kFloat && state->is_contiguous() &&
+                         state->sizes() == at::IntArrayRef({segments.documents(), heads, P, N})),
+              "ssd: state is ", state->sizes(), " ", state->scalar_type());
+}
+
+SsdInputs to_float(const SsdInputs& in) {
+  return {.x = float_rows(in.x),
+          .dt = float_rows(in.dt),
+          .dt_bias = float_contiguous(in.dt_bias),
+          .A = float_contiguous(in.A),
+          .B = float_rows(in.B),
+          .C = float_rows(in.C),
+          .D = float_contiguous(in.D),
+          .dt_min = in.dt_min,
+          .dt_max = in.dt_max};
+}
+
+// in: as to_float returns it, and alive while the result is used.
+kernels::SsdParams<float> make_params(const SsdInputs& in, const Segments& segments) {
+  kernels::SsdParams<float> p;
+  p.documents = segments.documents();
+  p.starts = segments.starts.data();
+  p.heads = in.A.size(0);
+  p.head_dim = in.x.size(2);
+  p.d_state = in.B.size(2);
+  p.x_groups = in.x.size(1);
+  p.b_groups = in.B.size(1);
+  p.c_groups = in.C.size(1);
+  p.dt_min = static_cast<float>(in.dt_min);
+  p.dt_max = static_cast<float>(in.dt_max);
+  p.x = in.x.const_data_ptr<float>();
+  p.x_stride = in.x.stride(0);
+  p.dt = in.dt.const_data_ptr<float>();
+  p.dt_stride = in.dt.stride(0);
+  p.dt_bias = data_or_null(in.dt_bias);
+  p.A = in.A.const_data_ptr<float>();
+  p.B = in.B.const_data_ptr<float>();
+  p.b_stride = in.B.stride(0);
+  p.C = in.C.const_data_ptr<float>();
+  p.c_stride = in.C.stride(0);
+  p.D = data_or_null(in.D);
+  return p;
+}
+
+at::Tensor run_forward(const SsdInputs& inputs, const Segments& segments, at::Tensor* state,
+                       at::Tensor* checkpoints) {
+  const SsdInputs in = to_float(inputs);
+  kernels::SsdParams<float> p = make_params(in, segments);
+  at::Tensor y = at::empty({in.x.size(0), p.heads, p.head_dim}, in.x.options());
+  p.y = y.mutable_data_ptr<float>();
+  if (state) {
+    p.initial_state = state->const_data_ptr<float>();
+    p.final_state = state->mutable_data_ptr<float>();
+  }
+  if (checkpoints) {
+    *checkpoints = at::empty(
+        {kernels::checkpoint_offsets(p.starts, p.documents).back(), p.heads, p.head_dim, p.d_state},
+        in.x.options());
+    p.checkpoints = checkpoints->mutable_data_ptr<float>();
+  }
+  kernels::ssd_forward_cpu(p);
+  return y.to(inputs.x.scalar_type());
+}
+
+class Ssd : public torch::autograd::Function<Ssd> {
+ public:
+  static at::Tensor forward(AutogradContext* context, const at::Tensor& x, const at::Tensor& dt,
+                            const at::Tensor& dt_bias, const at::Tensor& A, const at::Tensor& B,
+                            const at::Tensor& C, const at::Tensor& D, double dt_min, double dt_max,
+                            const Segments& segments, at::Tensor* state) {
+    at::Tensor checkpoints;
+    const at::Tensor y =
+        run_forward({x, dt, dt_bias, A, B, C, D, dt_min, dt_max}, segments, state, &checkpoints);
+    context->save_for_backward({x, dt, dt_bias, A, B, C, D, checkpoints});
+    context->saved_data["dt_min"] = dt_min;
+    context->saved_data["dt_max"] = dt_max;
+    context->saved_data["starts"] = segments.starts;
+    return y;
+  }
+
+  static variable_list backward(AutogradContext* context, const variable_list& grad) {
+    const variable_list saved = context->get_saved_variables();
+    const SsdInputs raw{saved[0],
+                        saved[1],
+                        saved[2],
+                        saved[3],
+                        saved[4],
+                        saved[5],
+                        saved[6],
+                        context->saved_data["dt_min"].toDouble(),
+                        context->saved_data["dt_max"].toDouble()};
+    const SsdInputs in = to_float(raw);
+    const Segments segments{context->saved_data["starts"].toIntVector()};
+    const at::Tensor dy = float_contiguous(grad[0]);
+    SsdInputs out;
+    kernels::SsdBackwardParams<float> b;
+    b.forward = make_params(in, segments);
+    b.forward.checkpoints = saved[7].mutable_data_ptr<float>();
+    b.dy = dy.const_data_ptr<float>();
+    b.dx = allocate_like(in.x, out.x);
+    b.ddt = allocate_like(in.dt, out.dt);
+    b.ddt_bias = allocate_like(in.dt_bias, out.dt_bias);
+    b.dA = allocate_like(in.A, out.A);
+    b.dB = allocate_like(in.B, out.B);
+    b.dC = allocate_like(in.C, out.C);
+    b.dD = allocate_like(in.D, out.D);
+    kernels::ssd_backward_cpu(b);
+    return {in_type_of(raw.x, out.x),
+            in_type_of(raw.dt, out.dt),
+            in_type_of(raw.dt_bias, out.dt_bias),
+            in_type_of(raw.A, out.A),
+            in_type_of(raw.B, out.B),
+            in_type_of(raw.C, out.C),
+            in_type_of(raw.D, out.D),
+            {},
+            {},
+            {},
+            {}};
+  }
+};
+
+}  // namespace
+
+at::Tensor ssd(const SsdInputs& in, const Segments& segments, at::Tensor* state) {
+  check(in, segments, state);
+  if (!needs_gradient({in.x, in.dt, in.dt_bias, in.A, in.B, in.C, in.D})) {
+    return run_forward(in, segments, state, /*checkpoints=*/nullptr);
+  }
+  return Ssd::apply(in.x, in.dt, in.dt_bias, in.A, in.B, in.C, in.D, in.dt_min, in.dt_max, segments,
+                    state);
+}
+
+}  // namespace mambify
