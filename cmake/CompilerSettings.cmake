@@ -20,6 +20,11 @@ if(MAMBIFY_SANITIZE)
   add_link_options(-fsanitize=${MAMBIFY_SANITIZE})
 endif()
 
+if(MAMBIFY_FUZZERS)
+  # The libraries are instrumented, too: a fuzzer is guided by what it reaches in them.
+  add_compile_options(-fsanitize=fuzzer-no-link)
+endif()
+
 find_program(CCACHE_PROGRAM ccache)
 if(CCACHE_PROGRAM)
   # The sloppiness lets ccache see through precompiled headers; paths relative to the build folder

@@ -118,15 +118,19 @@ Json parse_json(std::string_view text, const std::string& origin) {
   return root;
 }
 
+Json parse_python_json(std::string_view text, const std::string& origin) {
+  check_size(text.size(), origin);
+  const bool is_plain =
+      text.find("Infinity") == std::string_view::npos && text.find("NaN") == std::string_view::npos;
+  return is_plain ? parse_json(text, origin)
+                  : parse_json(with_non_finite_numbers_wrapped(text), origin);
+}
+
 Json read_json(const fs::path& path) {
   const auto file = MappedFile::open(path);
   const std::string_view text(reinterpret_cast<const char*>(file->bytes().data()),
                               file->bytes().size());
-  check_size(text.size(), path.string());
-  const bool is_plain =
-      text.find("Infinity") == std::string_view::npos && text.find("NaN") == std::string_view::npos;
-  return is_plain ? parse_json(text, path.string())
-                  : parse_json(with_non_finite_numbers_wrapped(text), path.string());
+  return parse_python_json(text, path.string());
 }
 
 }  // namespace mambify

@@ -15,8 +15,10 @@ namespace mambify {
 // Parses text. Throws Error with origin and byte offset; depth (100) and size (256 MiB) are
 // bounded, a key twice in one object is an Error.
 nlohmann::json parse_json(std::string_view text, const std::string& origin);
-// Parses a file. What Python writes bare, Infinity, -Infinity and NaN, is read as well, as the
-// object {"__float__": "Infinity"}, which a JsonReader takes for a double.
+// The same for what Python's json module writes: bare Infinity, -Infinity and NaN are read as well,
+// as the object {"__float__": "Infinity"}, which a JsonReader takes for a double.
+nlohmann::json parse_python_json(std::string_view text, const std::string& origin);
+// A file, by parse_python_json.
 nlohmann::json read_json(const fs::path& path);
 
 // A JSON object with a name for messages. Cheap to copy; the json must outlive it.
