@@ -77,4 +77,16 @@ std::vector<Example> read_examples(std::span<const fs::path> files) {
   return all;
 }
 
+void write_chats(const fs::path& file, std::span<const std::vector<ChatMessage>> chats) {
+  write_file_atomically(file, [&](FileWriter& writer) {
+    for (const std::vector<ChatMessage>& chat : chats) {
+      nlohmann::ordered_json messages = nlohmann::ordered_json::array();
+      for (const ChatMessage& message : chat) {
+        messages.push_back({{"role", message.role}, {"content", message.content}});
+      }
+      writer.write(nlohmann::ordered_json{{"messages", std::move(messages)}}.dump() + "\n");
+    }
+  });
+}
+
 }  // namespace mambify
