@@ -1,5 +1,6 @@
 #include "decoding_options.h"
 
+#include "checkpoint_options.h"
 #include "model/load.h"
 
 namespace mambify {
@@ -24,8 +25,7 @@ void add_chat_template_option(CLI::App& verb, std::string& name) {
 }
 
 LoadedModel::LoadedModel(const std::string& path, const CommonOptions& common)
-    : model(load_model(path, common.dtype == "bf16" ? at::kBFloat16 : at::kFloat)),
-      tokenizer(Tokenizer::load(path)) {}
+    : model(load_model(path, compute_dtype(common))), tokenizer(Tokenizer::load(path)) {}
 
 ChatTemplate LoadedModel::chat_template(const std::string& name) const {
   return name.empty() ? ChatTemplate::recognise(tokenizer) : ChatTemplate::named(name, tokenizer);

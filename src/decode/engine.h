@@ -1,0 +1,119 @@
+// Decodes many sequences side by side over one model state. Plain decoding: one token per row and
+// pass; a row whose sequence ends takes the next waiting request at once (continuous batching).
+#pragma once
+
+#include <cstdint>
+#include <deque>
+#include <functional>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "decode/sampler.h"
+#include "model/model.h"
+#include "text/tokenizer.h"
+
+namespace mambify {
+
+enum class FinishReason {
+  stop,    // an end token or a stop string
+  length,  // max_tokens, or the context is full
+};
+const char* finish_reason_name(FinishReason reason);
+
+struct GenerationResult {
+  std::vector<TokenId> ids;  // every token drawn, the end token included
+  std::string text;          // without the end token, cut before a stop string
+  FinishReason finish_reason = FinishReason::length;
+  int64_t prompt_tokens = 0;
+  int64_t reused_tokens = 0;   // of the prompt, already in the row's state
+  double prefill_seconds = 0;  // passes that read the prompt; the last draws the first token
+  double decode_seconds = 0;   // passes that drew the others
+
+  // 0 where nothing was timed.
+  double prefill_tokens_per_second() const;
+  double decode_tokens_per_second() const;
+};
+
+struct GenerationRequest {
+  std::vector<TokenId> prompt;
+  int64_t max_tokens = 256;
+  std::vector<TokenId> stop_ids;  // tokens that end the sequence; none: it runs to its length
+  std::vector<std::string> stop;  // strings that end it
+  SamplingOptions sampling;
+  uint32_t sequence = 0;  // tells the random numbers of one request from those of another
+  // New text that is certain: whole characters, never the beginning of a stop string. Optional.
+  std::function<void(std::string_view)> on_text;
+  // Called once, from step(); may submit further requests. Optional.
+  std::function<void(GenerationResult)> on_finish;
+};
+
+struct EngineOptions {
+  int64_t rows = 1;         // sequences decoded side by side
+  int64_t context = 0;      // most tokens of a sequence, prompt included; 0: context_limit()
+  int64_t min_prefill = 1;  // while others decode, prompts wait until so many can be read together
+  // Prompts are read in chunks that end at multiples of this, whatever was in the state before, so
+  // that a position is always computed in the same chunk.
+  int64_t prefill_chunk = 256;
+};
+
+// The longest sequence the model may see; the largest int64_t when nothing limits it.
+int64_t context_limit(const ModelConfig& config);
+
+class Engine {
+ public:
+  // tokenizer: may be null; results then hold ids alone and stop strings are not seen. Both model
+  // and tokenizer must outlive the engine.
+  Engine(const Model& model, const Tokenizer* tokenizer, const EngineOptions& options);
+  ~Engine();
+
+  // Queues a request behind those that wait, or before them. When its prompt continues what a free
+  // row holds, only the rest is read (a conversation's next turn). Throws Error for an empty
+  // prompt, one longer than the context, and tokens outside the vocabulary.
+  void submit(GenerationRequest request);
+  void submit_first(GenerationRequest request);
+
+  // One pass over the model; false when there was nothing to do.
+  bool step();
+  void run() {
+    while (step()) {
+    }
+  }
+
+  // Most tokens of a sequence, prompt included.
+  int64_t context() const { return options_.context; }
+  // Requests that are being decoded or wait.
+  int64_t unfinished() const;
+
+ private:
+  struct Sequence;
+  struct Row {
+    // What the state holds, in order; with a sequence, also what it is about to hold.
+    std::vector<TokenId> tokens;
+    std::unique_ptr<Sequence> sequence;
+  };
+
+  void check(const GenerationRequest& request) const;
+  void admit();
+  // The free row whose tokens are the longest beginning of the prompt, else one that is free.
+  int64_t choose_row(const GenerationRequest& request) const;
+  // Feeds each row its next chunk of the prompt, or the one token it drew last.
+  void pass(const std::vector<int64_t>& rows, bool prefill);
+  // The next token of each row. hidden: [rows, d_model].
+  std::vector<TokenId> draw(const std::vector<int64_t>& rows, const at::Tensor& hidden) const;
+  void accept(int64_t row, TokenId token);
+  void finish(int64_t row, FinishReason reason);
+
+  const Model& model_;
+  const Tokenizer* tokenizer_;
+  EngineOptions options_;
+  ModelState state_;
+  std::vector<Row> rows_;
+  std::deque<GenerationRequest> waiting_;
+};
+
+// Decodes the requests and returns their results in the same order.
+std::vector<GenerationResult> generate(Engine& engine, std::vector<GenerationRequest> requests);
+
+}  // namespace mambify

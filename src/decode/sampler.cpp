@@ -1,0 +1,153 @@
+#include "decode/sampler.h"
+
+#include <algorithm>
+#include <array>
+#include <bit>
+#include <cmath>
+#include <limits>
+#include <numbers>
+
+#include "core/error.h"
+#include "core/random.h"
+
+namespace mambify {
+namespace {
+
+constexpr float kLowest = -std::numeric_limits<float>::infinity();
+
+// The largest value, in lanes that the compiler turns into vector registers.
+float largest(std::span<const float> values) {
+  constexpr size_t kLanes = 32;
+  std::array<float, kLanes> lanes;
+  lanes.fill(kLowest);
+  size_t i = 0;
+  for (; i + kLanes <= values.size(); i += kLanes) {
+    for (size_t lane = 0; lane < kLanes; ++lane) {
+      const float value = values[i + lane];
+      lanes[lane] = value > lanes[lane] ? value : lanes[lane];
+    }
+  }
+  float result = *std::max_element(lanes.begin(), lanes.end());
+  for (; i < values.size(); ++i) result = std::max(result, values[i]);
+  return result;
+}
+
+bool likelier(const Candidate& a, const Candidate& b) {
+  return a.score != b.score ? a.score > b.score : a.id < b.id;
+}
+
+// Sorts the `count` likeliest candidates to the front without sorting the rest.
+void sort_front(std::vector<Candidate>& candidates, size_t count) {
+  const auto middle = candidates.begin() + std::min(count, candidates.size());
+  if (middle != candidates.end()) {
+    std::nth_element(candidates.begin(), middle, candidates.end(), likelier);
+  }
+  std::sort(candidates.begin(), middle, likelier);
+}
+
+void keep_top_p(std::vector<Candidate>& candidates, double best, double top_p) {
+  double total = 0;
+  for (const Candidate& candidate : candidates) total += std::exp(candidate.score - best);
+  // Most of the probability is in few tokens, so the sorted front grows only as far as it must.
+  double sum = 0;
+  size_t kept = 0;
+  for (size_t sorted = 256; kept < candidates.size(); sorted *= 8) {
+    sort_front(candidates, sorted);
+    sum = 0;
+    for (kept = 0; kept < std::min(sorted, candidates.size());) {
+      sum += std::exp(candidates[kept++].score - best);
+      if (sum >= top_p * total) {
+        candidates.resize(kept);
+        return;
+      }
+    }
+  }
+}
+
+// A power of two above exp(x), within a factor of four of it. x: at most 0.
+float power_of_two_above_exp(float x) {
+  const float exponent = std::max(x * std::numbers::log2e_v<float>, -120.f);
+  // Truncation rounds a negative number up; one more covers the rounding of the product.
+  return std::bit_cast<float>((static_cast<int32_t>(exponent) + 1 + 127) << 23);
+}
+
+// argmax of score + Gumbel noise over tokens 0 .. n - 1 of score(id), as sample_token defines it.
+// The noise of nearly every token cannot lift it over the best one so far, and random bits are
+// enough to tell: -log(-log u) <= -log(1 - u), so score - log(1 - u) < best rules it out.
+TokenId gumbel_max_of_all(std::span<const float> logits, double temperature,
+                          const CounterRandom& random, uint32_t position, TokenId likeliest) {
+  const auto noisy = [&](TokenId id) {
+    return static_cast<double>(logits[id]) / temperature + random.gumbel(position, id);
+  };
+  Candidate best{likeliest, noisy(likeliest)};
+  std::array<uint32_t, 4> bits{};
+  for (TokenId id = 0; id < static_cast<TokenId>(logits.size()); ++id) {
+    if (id % 4 == 0) bits = random.four_bits(position, id / 4);
+    if (!(logits[id] > kLowest)) continue;
+    const double behind = static_cast<double>(logits[id]) / temperature - best.score;
+    if (behind < 0) {
+      const double complement = 1 - CounterRandom::to_uniform(bits[id % 4]);
+      if (complement > power_of_two_above_exp(static_cast<float>(behind))) continue;
+    }
+    const Candidate candidate{id, noisy(id)};
+    if (likelier(candidate, best)) best = candidate;
+  }
+  return best.id;
+}
+
+}  // namespace
+
+void SamplingOptions::check() const {
+  if (!(temperature >= 0) || std::isinf(temperature)) {
+    throw UsageError("temperature {}: expected a number of at least 0", temperature);
+  }
+  if (top_k < 0) throw UsageError("top-k {}: expected at least 0 (0: off)", top_k);
+  if (!(top_p > 0 && top_p <= 1)) throw UsageError("top-p {}: expected above 0, up to 1", top_p);
+  if (!(min_p >= 0 && min_p <= 1)) throw UsageError("min-p {}: expected from 0 to 1", min_p);
+}
+
+TokenId greedy_token(std::span<const float> logits) {
+  const float maximum = largest(logits);
+  const auto found = std::find(logits.begin(), logits.end(), maximum);
+  if (found == logits.end() || maximum == kLowest) {
+    throw Error("the model's logits hold no number to choose a token by");
+  }
+  return static_cast<TokenId>(found - logits.begin());
+}
+
+std::vector<Candidate> filter_logits(std::span<const float> logits,
+                                     const SamplingOptions& options) {
+  const double best = logits[greedy_token(logits)] / options.temperature;
+  std::vector<Candidate> kept;
+  kept.reserve(logits.size());
+  for (size_t id = 0; id < logits.size(); ++id) {
+    if (logits[id] > kLowest) {
+      kept.push_back({static_cast<TokenId>(id), logits[id] / options.temperature});
+    }
+  }
+  if (options.top_k > 0) {
+    sort_front(kept, static_cast<size_t>(options.top_k));
+    kept.resize(std::min(kept.size(), static_cast<size_t>(options.top_k)));
+  }
+  if (options.top_p < 1) keep_top_p(kept, best, options.top_p);
+  if (options.min_p > 0) {
+    const double floor = best + std::log(options.min_p);
+    std::erase_if(kept, [&](const Candidate& candidate) { return candidate.score < floor; });
+  }
+  return kept;
+}
+
+TokenId sample_token(std::span<const float> logits, const SamplingOptions& options,
+                     uint32_t sequence, uint32_t position) {
+  const TokenId likeliest = greedy_token(logits);
+  if (options.temperature == 0) return likeliest;
+  const CounterRandom random(options.seed, RandomPurpose::sample, sequence);
+  if (options.top_k == 0 && options.top_p == 1 && options.min_p == 0) {
+    return gumbel_max_of_all(logits, options.temperature, random, position, likeliest);
+  }
+  std::vector<Candidate> kept = filter_logits(logits, options);
+  for (Candidate& candidate : kept) candidate.score += random.gumbel(position, candidate.id);
+  return std::min_element(kept.begin(), kept.end(), likelier)->id;
+}
+
+}  // namespace mambify

@@ -1,0 +1,202 @@
+#include "decode/synthesize.h"
+
+#include <algorithm>
+#include <optional>
+#include <utility>
+
+#include "core/error.h"
+
+namespace mambify {
+namespace {
+
+// The template's text around a user's turn that opens a conversation.
+struct UserTurnFrame {
+  explicit UserTurnFrame(const ChatTemplate& chat) {
+    const std::string placeholder = "\x01";
+    const std::string text = chat.render({{"user", placeholder}}, /*add_generation_prompt=*/true);
+    const size_t at = text.find(placeholder);
+    before = text.substr(0, at);
+    after = text.substr(at + placeholder.size());
+  }
+  std::string before, after;
+};
+
+// One conversation: where it stands and how it ended.
+struct Draft {
+  Chat messages;
+  int64_t tokens = 0;
+  bool unfinished = false, malformed = false;
+  bool done = false;
+
+  bool kept() const { return done && !unfinished && !malformed; }
+};
+
+class Writer {
+ public:
+  Writer(const Model& teacher, const Tokenizer& tokenizer, const ChatTemplate& chat,
+         std::span<const Chat> prompts, const SynthesisOptions& options)
+      : tokenizer_(tokenizer),
+        chat_(chat),
+        prompts_(prompts),
+        options_(options),
+        frame_(chat),
+        turn_ends_(chat.turn_end_ids(tokenizer)),
+        // A prompt of a few tokens costs a pass over all weights, so several are read together.
+        engine_(teacher, &tokenizer,
+                {.rows = options.rows,
+                 .context = options.max_length,
+                 .min_prefill = std::max<int64_t>(options.rows / 8, 1)}) {}
+
+  SynthesisResult write(const std::function<void(int64_t)>& on_progress) {
+    do {
+      launch();
+      collect();
+      if (on_progress) on_progress(std::min(finished_tokens_, options_.tokens));
+    } while (result_.tokens < options_.tokens && (engine_.step() || launch()));
+    return std::move(result_);
+  }
+
+ private:
+  // Starts conversations while rows are free and those that run are not expected to be enough.
+  // True when it started one.
+  bool launch() {
+    bool launched = false;
+    while (running_ < options_.rows && more_prompts()) {
+      const int64_t mean = finished_ > 0 ? finished_tokens_ / finished_ : options_.max_length / 4;
+      if (running_ > 0 && finished_tokens_ + running_ * mean >= options_.tokens) break;
+      start(static_cast<int64_t>(drafts_.size()));
+      launched = true;
+    }
+    return launched;
+  }
+
+  bool more_prompts() const {
+    return prompts_.empty() || options_.sampling.temperature > 0 ||
+           drafts_.size() < prompts_.size();
+  }
+
+  void start(int64_t number) {
+    Draft& draft = drafts_.emplace_back();
+    ++running_;
+    if (prompts_.empty()) return ask(number);
+    draft.messages = prompts_[number % prompts_.size()];
+    answer(number, chat_.tokenize(draft.messages, /*add_generation_prompt=*/true, tokenizer_).ids);
+  }
+
+  // The teacher writes the user's turn.
+  void ask(int64_t number) {
+    GenerationRequest request = request_for(number, tokenizer_.encode(frame_.before));
+    const std::vector<TokenId> prompt = request.prompt;
+    request.on_finish = [this, number, prompt](const GenerationResult& turn) {
+      if (!take(number, "user", turn)) return;
+      std::vector<TokenId> ids = prompt;
+      ids.insert(ids.end(), turn.ids.begin(), turn.ids.end() - 1);
+      const std::vector<TokenId> after = tokenizer_.encode(frame_.after);
+      ids.insert(ids.end(), after.begin(), after.end());
+      answer(number, std::move(ids));
+    };
+    engine_.submit(std::move(request));
+  }
+
+  void answer(int64_t number, std::vector<TokenId> prompt) {
+    if (static_cast<int64_t>(prompt.size()) >= options_.max_length) {
+      drafts_[number].unfinished = true;
+      return end(number);
+    }
+    GenerationRequest request = request_for(number, std::move(prompt));
+    request.on_finish = [this, number](const GenerationResult& turn) {
+      if (!take(number, "assistant", turn)) return;
+      drafts_[number].tokens = turn.prompt_tokens + static_cast<int64_t>(turn.ids.size());
+      end(number);
+    };
+    // First: the row that wrote the user's turn is still free and holds its state.
+    engine_.submit_first(std::move(request));
+  }
+
+  GenerationRequest request_for(int64_t number, std::vector<TokenId> prompt) const {
+    GenerationRequest request;
+    request.prompt = std::move(prompt);
+    request.max_tokens = options_.max_length;
+    request.stop_ids = turn_ends_;
+    request.sampling = options_.sampling;
+    request.sequence = static_cast<uint32_t>(number);
+    return request;
+  }
+
+  // Adds a turn; false when it ended the conversation because it is of no use.
+  bool take(int64_t number, const char* role, const GenerationResult& turn) {
+    Draft& draft = drafts_[number];
+    draft.unfinished = turn.finish_reason != FinishReason::stop;
+    // Text that is not what the tokens were would be trained on as other tokens.
+    draft.malformed =
+        !draft.unfinished && (turn.text.find_first_not_of(" \t\r\n") == std::string::npos ||
+                              turn.text.find("\uFFFD") != std::string::npos ||
+                              std::any_of(turn.ids.begin(), turn.ids.end() - 1,
+                                          [&](TokenId id) { return tokenizer_.is_special(id); }));
+    if (draft.unfinished || draft.malformed) {
+      end(number);
+      return false;
+    }
+    draft.messages.push_back({role, turn.text});
+    return true;
+  }
+
+  void end(int64_t number) {
+    Draft& draft = drafts_[number];
+    draft.done = true;
+    --running_;
+    ++finished_;
+    if (draft.kept()) finished_tokens_ += draft.tokens;
+    constexpr int64_t kHopeless = 256;
+    if (finished_tokens_ == 0 && finished_ >= kHopeless) {
+      throw Error(
+          "none of {} conversations came to an end within {} tokens (--max-length): is the teacher "
+          "a chat model, and is this its chat template?",
+          finished_, options_.max_length);
+    }
+  }
+
+  // Moves conversations to the result in the order of their numbers until it has tokens enough, so
+  // that what is kept does not depend on which were written faster.
+  void collect() {
+    for (; collected_ < drafts_.size() && drafts_[collected_].done &&
+           result_.tokens < options_.tokens;
+         ++collected_) {
+      Draft& draft = drafts_[collected_];
+      result_.unfinished += draft.unfinished;
+      result_.malformed += draft.malformed;
+      if (!draft.kept()) continue;
+      result_.tokens += draft.tokens;
+      result_.chats.push_back(std::move(draft.messages));
+    }
+  }
+
+  const Tokenizer& tokenizer_;
+  const ChatTemplate& chat_;
+  std::span<const Chat> prompts_;
+  const SynthesisOptions options_;
+  const UserTurnFrame frame_;
+  const std::vector<TokenId> turn_ends_;
+  Engine engine_;
+  std::vector<Draft> drafts_;
+  size_t collected_ = 0;
+  int64_t running_ = 0, finished_ = 0, finished_tokens_ = 0;
+  SynthesisResult result_;
+};
+
+}  // namespace
+
+SynthesisResult synthesize(const Model& teacher, const Tokenizer& tokenizer,
+                           const ChatTemplate& chat, std::span<const Chat> prompts,
+                           const SynthesisOptions& options,
+                           const std::function<void(int64_t)>& on_progress) {
+  options.sampling.check();
+  for (size_t i = 0; i < prompts.size(); ++i) {
+    if (prompts[i].empty() || prompts[i].back().role != "user") {
+      throw Error("prompt {} does not end with a user's turn", i + 1);
+    }
+  }
+  return Writer(teacher, tokenizer, chat, prompts, options).write(on_progress);
+}
+
+}  // namespace mambify
