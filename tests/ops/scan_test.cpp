@@ -1,5 +1,7 @@
 // Both scans as ops: against a loop of ATen operations that autograd differentiates.
 #include <ATen/ATen.h>
+#include <ATen/core/grad_mode.h>
+#include <c10/core/GradMode.h>
 #include <gtest/gtest.h>
 
 #include "ops/selective_scan.h"
