@@ -18,7 +18,9 @@ endif()
 file(GLOB nvidia_lib_dirs "${MAMBIFY_SITE_PACKAGES}/nvidia/*/lib")
 
 add_library(LibTorch INTERFACE)
-target_include_directories(LibTorch SYSTEM INTERFACE "${torch_dir}/include")
+# After the system's own folders: the wheel brings another version of {fmt}, which would hide the one
+# that is linked and that spdlog was built with.
+target_compile_options(LibTorch INTERFACE "SHELL:-idirafter ${torch_dir}/include")
 target_link_libraries(LibTorch INTERFACE "${torch_dir}/lib/libtorch_cpu.so"
                                          "${torch_dir}/lib/libc10.so")
 foreach(dir "${torch_dir}/lib" ${nvidia_lib_dirs})
