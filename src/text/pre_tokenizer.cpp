@@ -6,6 +6,7 @@
 
 #include "core/error.h"
 #include "io/json_reader.h"
+#include "text/unicode_additions.h"
 #include "text/utf8.h"
 
 namespace mambify {
@@ -61,8 +62,9 @@ void PreTokenizer::add(const nlohmann::json& description, const std::string& ori
     if (step.prefix_space || !step.pattern.empty()) steps_.push_back(std::move(step));
   } else if (type == "Digits") {
     Step step;
-    step.pattern.emplace_back(reader.get("individual_digits", false) ? R"(\p{N})" : R"(\p{N}+)",
-                              origin);
+    const bool each = reader.get("individual_digits", false);
+    step.pattern.push_back(UnicodeRegex::raw(
+        fmt::format("[\\p{{N}}{}]{}", unicode_numeric_additions(), each ? "" : "+"), origin));
     steps_.push_back(std::move(step));
   } else if (type == "Split") {
     steps_.push_back(read_split(description, origin));

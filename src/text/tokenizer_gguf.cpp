@@ -165,7 +165,7 @@ TokenizerSource read_tokenizer_gguf(const GgufFile& gguf) {
       {"version", "1.0"},
       {"truncation", nullptr},
       {"padding", nullptr},
-      {"added_tokens", added_tokens(gguf, tokens)},
+      {"added_tokens", nullptr},
       {"normalizer", nullptr},
       {"pre_tokenizer", nlohmann::json::parse(pre.description)},
       {"post_processor",
@@ -179,10 +179,12 @@ TokenizerSource read_tokenizer_gguf(const GgufFile& gguf) {
         {"end_of_word_suffix", nullptr},
         {"fuse_unk", false},
         {"byte_fallback", false},
-        {"ignore_merges", pre.ignore_merges},
-        {"vocab", vocabulary(gguf, tokens)},
-        {"merges", merge_list(gguf)}}},
+        {"ignore_merges", pre.ignore_merges}}},
   };
+  // Moved in: an initializer list would copy them at each level.
+  source.document["added_tokens"] = added_tokens(gguf, tokens);
+  source.document["model"]["vocab"] = vocabulary(gguf, tokens);
+  source.document["model"]["merges"] = merge_list(gguf);
 
   nlohmann::json config = {{"tokenizer_class", "PreTrainedTokenizerFast"},
                            {"add_bos_token", add_bos},

@@ -10,6 +10,7 @@
 #include <utility>
 
 #include "core/error.h"
+#include "text/unicode_additions.h"
 
 namespace mambify {
 namespace {
@@ -21,7 +22,13 @@ constexpr std::string_view kNotSpace =
     R"(\x{0}-\x{8}\x{e}-\x{1f}\x{21}-\x{84}\x{86}-\x{9f}\x{a1}-\x{167f}\x{1681}-\x{1fff})"
     R"(\x{200b}-\x{2027}\x{202a}-\x{202e}\x{2030}-\x{205e}\x{2060}-\x{2fff}\x{3001}-\x{10ffff})";
 
+constexpr std::string_view kCategories[] = {"L",  "Ll", "Lm", "Lo", "Lt", "Lu", "M",  "Mc", "Me",
+                                            "Mn", "N",  "Nd", "Nl", "No", "P",  "Pc", "Pd", "Pe",
+                                            "Pf", "Pi", "Po", "Ps", "S",  "Sc", "Sk", "Sm", "So",
+                                            "Z",  "Zl", "Zp", "Zs", "Cc", "Cf"};
+
 bool is_letter(char c) { return std::isalpha(static_cast<unsigned char>(c)) != 0; }
+bool is_hex_digit(char c) { return std::isxdigit(static_cast<unsigned char>(c)) != 0; }
 bool is_digit(char c) { return std::isdigit(static_cast<unsigned char>(c)) != 0; }
 
 // Rewrites a pattern character by character; what it does not know, it refuses, because an
@@ -107,11 +114,17 @@ class Translator {
       property();
     } else if (c == 'u') {
       const std::string_view digits = pattern_.substr(at_ + 2, 4);
-      if (digits.size() < 4) refuse("\\u");
+      if (digits.size() < 4 || !std::all_of(digits.begin(), digits.end(), is_hex_digit)) {
+        refuse("\\u");
+      }
       (result_ += "\\x{") += digits;
       result_ += '}';
       at_ += 6;
-    } else if (std::string_view("rntfdDx").find(c) != std::string_view::npos && c != '\0') {
+    } else if (c == 'd' || c == 'D') {
+      category(pattern_.substr(at_, 2), "Nd", c == 'D');
+    } else if (c == 'x' && next(2) != '{') {
+      refuse("\\x");  // a byte in Oniguruma, a character in PCRE2
+    } else if (std::string_view("rntfx").find(c) != std::string_view::npos && c != '\0') {
       copy(2);
     } else if (c == '\0' || is_letter(c) || is_digit(c)) {
       refuse(pattern_.substr(at_, 2));
@@ -120,19 +133,24 @@ class Translator {
     }
   }
 
-  // \p{L} is a general category in both. A longer name is a script; PCRE2 would take a bare name
-  // for the script and its extensions.
+  // General categories only, completed by what is newer than PCRE2's tables. Scripts and derived
+  // properties differ between the two; C (other) shrinks where the others grow.
   void property() {
-    const size_t close = pattern_.find('}', at_);
-    if (next(2) != '{' || close == std::string_view::npos) refuse(pattern_.substr(at_, 3));
-    std::string_view name = pattern_.substr(at_ + 3, close - at_ - 3);
-    if (!std::all_of(name.begin(), name.end(), is_letter) || name.empty()) {
-      refuse(pattern_.substr(at_, close - at_ + 1));
+    const size_t close = std::min(pattern_.find('}', at_), pattern_.size() - 1);
+    const std::string_view whole = pattern_.substr(at_, close + 1 - at_);
+    if (!whole.starts_with("\\p{") && !whole.starts_with("\\P{")) refuse(whole);
+    category(whole, whole.substr(3, whole.size() - 4), whole[1] == 'P');
+  }
+
+  void category(std::string_view whole, std::string_view name, bool negated) {
+    if (std::find(std::begin(kCategories), std::end(kCategories), name) == std::end(kCategories)) {
+      refuse(whole);
     }
-    result_ += pattern_.substr(at_, 3);
-    if (name.size() > 2) result_ += "sc:";
-    (result_ += name) += '}';
-    at_ = close + 1;
+    if (negated && in_class_) refuse(fmt::format("{} inside [ ]", whole));
+    if (!in_class_) result_ += negated ? "[^" : "[";
+    result_ += fmt::format("\\p{{{}}}", name) + unicode_additions(name);
+    if (!in_class_) result_ += ']';
+    at_ += whole.size();
   }
 
   std::string_view pattern_;
