@@ -48,13 +48,14 @@ at::Tensor convolve(const at::Tensor& x, const at::Tensor& weight, const at::Ten
 class CausalConv1d : public torch::autograd::Function<CausalConv1d> {
  public:
   static at::Tensor forward(AutogradContext* context, const at::Tensor& x, const at::Tensor& weight,
-                            const at::Tensor& bias, const Segments& segments, bool silu,
-                            at::Tensor* window) {
+                            const std::optional<at::Tensor>& bias, const Segments& segments,
+                            bool silu, at::Tensor* window) {
     // The window is overwritten below, and backward needs it as it was.
-    context->save_for_backward({x, weight, bias, window ? window->clone() : at::Tensor()});
+    context->save_for_backward(
+        {x, weight, bias.value_or(at::Tensor()), window ? window->clone() : at::Tensor()});
     context->saved_data["starts"] = segments.starts;
     context->saved_data["silu"] = silu;
-    return convolve(x, weight, bias, segments, silu, window);
+    return convolve(x, weight, bias.value_or(at::Tensor()), segments, silu, window);
   }
 
   static variable_list backward(AutogradContext* context, const variable_list& gradients) {
@@ -98,7 +99,7 @@ at::Tensor causal_conv1d(const at::Tensor& x, const at::Tensor& weight, const at
                   window->sizes() == at::IntArrayRef({segments.documents(), channels, width - 1})),
       "causal_conv1d: the window must be contiguous fp32 of [documents, C, W - 1]");
   return needs_gradient({x, weight, bias})
-             ? CausalConv1d::apply(x, weight, bias, segments, silu, window)
+             ? CausalConv1d::apply(x, weight, optional_input(bias), segments, silu, window)
              : convolve(x, weight, bias, segments, silu, window);
 }
 

@@ -45,8 +45,10 @@ at::Tensor normalise(const at::Tensor& x, const at::Tensor& z, const at::Tensor&
 
 class RmsNorm : public torch::autograd::Function<RmsNorm> {
  public:
-  static at::Tensor forward(AutogradContext* context, const at::Tensor& x, const at::Tensor& z,
-                            const at::Tensor& weight, int64_t group_size, double eps) {
+  static at::Tensor forward(AutogradContext* context, const at::Tensor& x,
+                            const std::optional<at::Tensor>& gate, const at::Tensor& weight,
+                            int64_t group_size, double eps) {
+    const at::Tensor z = gate.value_or(at::Tensor());
     const at::Tensor inverse_rms =
         at::empty({x.size(0), x.size(1) / group_size}, x.options().dtype(at::kFloat));
     context->save_for_backward({x, z, weight, inverse_rms});
@@ -63,7 +65,8 @@ class RmsNorm : public torch::autograd::Function<RmsNorm> {
     at::Tensor dx = at::empty(x.sizes(), x.options());
     at::Tensor dz = z.defined() ? at::empty(z.sizes(), z.options()) : at::Tensor();
     at::Tensor dweight;
-    if (context->needs_input_grad(2)) dweight = at::empty(weight.sizes(), weight.options());
+    if (context->needs_input_grad(z.defined() ? 2 : 1))
+      dweight = at::empty(weight.sizes(), weight.options());
 
     kernels::RmsNormBackwardParams<float> p;
     p.forward =
@@ -86,7 +89,7 @@ at::Tensor checked_rms_norm(const at::Tensor& x, const at::Tensor& z, const at::
   TORCH_CHECK(group_size > 0 && x.size(1) % group_size == 0, "rms_norm: groups of ", group_size,
               " do not divide ", x.size(1), " channels");
   return needs_gradient({x, z, weight})
-             ? RmsNorm::apply(x, z, weight, group_size, eps)
+             ? RmsNorm::apply(x, optional_input(z), weight, group_size, eps)
              : normalise(x, z, weight, group_size, eps, /*inverse_rms=*/{});
 }
 

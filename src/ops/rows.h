@@ -4,6 +4,7 @@
 #include <ATen/ATen.h>
 
 #include <initializer_list>
+#include <optional>
 
 namespace mambify {
 
@@ -31,6 +32,12 @@ inline at::Tensor float_rows(const at::Tensor& tensor) {
 // In fp32 and contiguous; undefined stays undefined.
 inline at::Tensor float_contiguous(const at::Tensor& tensor) {
   return tensor.defined() ? tensor.to(at::kFloat).contiguous() : tensor;
+}
+
+// How an input that may be undefined is given to Function::apply, which takes no undefined tensors.
+// Where it has no value, it has no place in AutogradContext::needs_input_grad either.
+inline std::optional<at::Tensor> optional_input(const at::Tensor& tensor) {
+  return tensor.defined() ? std::optional(tensor) : std::nullopt;
 }
 
 // The data of a fp32 tensor, null when it is undefined.
