@@ -157,6 +157,12 @@ void check_options(const ModelConfig& teacher, const ConvertOptions& options) {
   if (teacher.count(MixerKind::attention) == 0) {
     throw Error("the teacher has no attention layer to convert");
   }
+  const MixerKind other =
+      options.mixer == MixerKind::mamba2 ? MixerKind::mamba1 : MixerKind::mamba2;
+  if (teacher.count(other) > 0) {
+    throw Error("the teacher has {} layers already, expected to convert the rest to the same mixer",
+                mixer_name(other));
+  }
   if (teacher.attention.bias) {
     throw Error(
         "the teacher's attention has biases, for which the Mamba layouts have no place; a teacher "

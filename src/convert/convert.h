@@ -27,8 +27,8 @@ enum class MixerStart {
 };
 
 struct ConvertOptions {
-  std::vector<int64_t> attention_layers;  // layers that keep attention; see layer_plan.h
-  MixerKind mixer = MixerKind::mamba2;    // what the others become: mamba2 or mamba1
+  std::vector<int64_t> attention_layers = {};  // layers that keep attention; see layer_plan.h
+  MixerKind mixer = MixerKind::mamba2;         // what the others become: mamba2 or mamba1
   MixerInit init = MixerInit::attention;
   MixerStart start = MixerStart::published;
   bool keep_rotary = false;  // Mamba-2 only: rotary embedding stays on B (keys) and C (queries)
