@@ -1,0 +1,15 @@
+// A batch of the data as a model reads it.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include "data/packing.h"
+#include "model/model.h"
+
+namespace mambify {
+
+at::Tensor ids_of(const Batch& batch, const Model& model);      // [tokens] int64
+at::Tensor labels_of(const Batch& batch, const Model& model);   // [tokens] int64
+at::Tensor weights_of(const Batch& batch, const Model& model);  // [tokens] fp32
+
+}  // namespace mambify

@@ -1,0 +1,75 @@
+// Stages distill and stepwise: KL to the teacher and cross-entropy of the text, end to end.
+#include <ATen/core/grad_mode.h>
+#include <ATen/ops/from_blob.h>
+
+#include "distill/batch_tensors.h"
+#include "distill/stages.h"
+#include "distill/student_forward.h"
+#include "ops/linear_kl.h"
+
+namespace mambify {
+namespace {
+
+class Distill : public Objective {
+ public:
+  Distill(const Model& teacher, const Model& student, const StageSection& stage,
+          bool activation_checkpointing)
+      : teacher_(teacher),
+        student_(student),
+        stage_(stage),
+        activation_checkpointing_(activation_checkpointing) {}
+
+  double weight(const Batch& batch) const override { return batch.total_weight(); }
+
+  Losses accumulate(const Batch& batch, double share) override {
+    const at::Tensor ids = ids_of(batch, student_);
+    // Only tokens under the loss go through the output matrix, the dearest product of all.
+    const at::Tensor counted = weights_of(batch, student_).nonzero().squeeze(1);
+    if (counted.numel() == 0) return {};
+    const at::Tensor labels = labels_of(batch, student_).index_select(0, counted);
+    const auto options = student_.embedding.options();
+    at::Tensor taught, teacher_weight;
+    if (stage_.kl_weight > 0) {
+      const at::NoGradGuard no_grad;
+      taught = hidden_states(teacher_, ids, make_context(teacher_.config, batch.segments, options))
+                   .index_select(0, counted);
+      teacher_weight = teacher_.lm_head;
+    }
+    const Context context = make_context(student_.config, batch.segments, options);
+    const at::Tensor learnt =
+        student_hidden_states(student_, ids, context, activation_checkpointing_)
+            .index_select(0, counted);
+    const LinearKlResult result =
+        linear_kl({.hidden = learnt,
+                   .weight = student_.lm_head,
+                   .teacher_hidden = taught,
+                   .teacher_weight = teacher_weight,
+                   .labels = labels,
+                   .mask = {}},
+                  {.kl_weight = stage_.kl_weight, .ce_weight = stage_.ce_weight});
+    (result.loss * share).backward();
+    Losses losses;
+    losses.total = result.loss.item<double>();
+    if (stage_.ce_weight > 0) losses.ce = result.ce;
+    if (stage_.kl_weight > 0) {
+      losses.kl = result.kl;
+      losses.agreement = static_cast<double>(result.agreed) / static_cast<double>(result.counted);
+    }
+    return losses;
+  }
+
+ private:
+  const Model& teacher_;
+  const Model& student_;
+  const StageSection& stage_;
+  const bool activation_checkpointing_;
+};
+
+}  // namespace
+
+std::unique_ptr<Objective> make_distill(const Model& teacher, const Model& student,
+                                        const StageSection& stage, bool activation_checkpointing) {
+  return std::make_unique<Distill>(teacher, student, stage, activation_checkpointing);
+}
+
+}  // namespace mambify

@@ -1,0 +1,70 @@
+#include <cmath>
+
+#include "convert/layer_plan.h"
+#include "core/error.h"
+#include "distill/stages.h"
+#include "distill/stepwise.h"
+
+namespace mambify {
+namespace {
+
+int64_t step_limit(const StageSection& stage) {
+  if (stage.steps > 0) return stage.steps;
+  return (stage.tokens + stage.batch_tokens - 1) / stage.batch_tokens;
+}
+
+}  // namespace
+
+std::vector<Phase> plan_phases(const Recipe& recipe, int64_t n_layer) {
+  std::vector<Phase> phases;
+  for (size_t i = 0; i < recipe.stages.size(); ++i) {
+    const StageSection& stage = recipe.stages[i];
+    Phase whole;
+    whole.stage = static_cast<int64_t>(i);
+    whole.steps = step_limit(stage);
+    whole.seconds = 60 * stage.minutes;
+    if (stage.kind != StageKind::stepwise) {
+      phases.push_back(whole);
+      continue;
+    }
+    std::vector<std::vector<int64_t>> kept;
+    for (const std::string& round : stage.keep_attention) {
+      kept.push_back(kept_layers(round, recipe.model, n_layer,
+                                 fmt::format("keep_attention of [[stage]] {}", i)));
+    }
+    for (Phase& round : stepwise_rounds(whole, kept)) phases.push_back(std::move(round));
+  }
+  return phases;
+}
+
+std::vector<int64_t> kept_layers(const std::string& keep_attention, const ModelSection& model,
+                                 int64_t n_layer, const std::string& key) {
+  try {
+    if (keep_attention.find('/') == std::string::npos) {
+      return parse_layer_list(keep_attention, n_layer);
+    }
+    const LayerFraction fraction = parse_layer_fraction(keep_attention);
+    return model.layer_choice == "even"
+               ? evenly_kept_layers(fraction, n_layer)
+               : sensitive_kept_layers(fraction, n_layer, model.layer_choice);
+  } catch (const UsageError& error) {  // written for a command line
+    throw Error("recipe: {}: {}", key, error.what());
+  }
+}
+
+ConvertOptions conversion(const Recipe& recipe, std::vector<int64_t> keep_attention) {
+  try {
+    ConvertOptions options;
+    options.attention_layers = std::move(keep_attention);
+    options.mixer = parse_mixer_kind(recipe.model.mixer);
+    options.init = parse_mixer_init(recipe.model.init);
+    options.start = parse_mixer_start(recipe.model.start);
+    options.keep_rotary = recipe.model.keep_rotary;
+    options.seed = recipe.run.seed;
+    return options;
+  } catch (const UsageError& error) {
+    throw Error("recipe: [model]: {}", error.what());
+  }
+}
+
+}  // namespace mambify

@@ -1,0 +1,127 @@
+#include "distill/report.h"
+
+#include <ATen/Parallel.h>
+#include <fmt/format.h>
+#include <torch/headeronly/version.h>
+
+#include <fstream>
+#include <limits>
+#include <map>
+#include <set>
+#include <thread>
+
+#include "distill/metrics.h"
+#include "distill/plot.h"
+#include "distill/summary.h"
+
+namespace mambify {
+namespace {
+
+constexpr const char* kStyle = R"(
+body { font: 15px/1.5 system-ui, sans-serif; max-width: 980px; margin: 2em auto; padding: 0 1em;
+       color: #222; background: #fff; }
+h1 { font-size: 1.5em; } h2 { font-size: 1.15em; margin-top: 2em; }
+table { border-collapse: collapse; } td, th { padding: .2em .8em; text-align: right; }
+th { border-bottom: 1px solid #999; } td:first-child, th:first-child { text-align: left; }
+.plots { display: grid; grid-template-columns: repeat(auto-fit, minmax(400px, 1fr)); gap: 1em; }
+svg { width: 100%; } .title { font-size: 13px; font-weight: 600; }
+.axis { font-size: 10px; fill: #555; } .grid { stroke: #e4e4e4; } .divider { stroke: #bbb;
+stroke-dasharray: 3 3; } path { fill: none; } .raw { stroke: #a9c4e6; } .mean { stroke: #1f5fa8;
+stroke-width: 1.6; } pre { background: #f5f5f5; padding: 1em; overflow-x: auto; }
+)";
+
+struct PlotKind {
+  const char* key;
+  const char* title;
+  bool logarithmic;
+};
+constexpr PlotKind kPlots[] = {
+    {"loss", "loss", true},
+    {"kl", "KL to the teacher (nats per token)", true},
+    {"ce", "cross-entropy of the text (nats per token)", false},
+    {"agreement", "top-1 agreement with the teacher", false},
+    {"learning_rate", "learning rate of the mixers", false},
+    {"gradient_norm", "gradient norm before clipping", true},
+    {"tokens_per_second", "tokens per second", false},
+};
+
+std::string processor_name() {
+  std::ifstream info("/proc/cpuinfo");
+  for (std::string line; std::getline(info, line);) {
+    const size_t colon = line.find(": ");
+    if (line.starts_with("model name") && colon != std::string::npos) return line.substr(colon + 2);
+  }
+  return "unknown processor";
+}
+
+double number_at(const nlohmann::json& line, const char* key) {
+  const auto value = line.find(key);
+  return value != line.end() && value->is_number() ? value->get<double>()
+                                                   : std::numeric_limits<double>::quiet_NaN();
+}
+
+std::string plots_of(const std::vector<nlohmann::json>& lines) {
+  std::vector<double> dividers;
+  for (size_t i = 1; i < lines.size(); ++i) {
+    if (lines[i]["round"] != lines[i - 1]["round"]) dividers.push_back(number_at(lines[i], "step"));
+  }
+  std::string text = "<div class=\"plots\">\n";
+  for (const PlotKind& kind : kPlots) {
+    Plot plot{kind.title, {}, {}, dividers, kind.logarithmic};
+    for (const nlohmann::json& line : lines) {
+      if (!line.contains(kind.key)) continue;
+      plot.x.push_back(number_at(line, "step"));
+      plot.y.push_back(number_at(line, kind.key));
+    }
+    if (!plot.x.empty()) text += svg(plot) + "\n";
+  }
+  return text + "</div>\n";
+}
+
+std::string optional_cell(const std::optional<double>& value) {
+  return value ? fmt::format("{:.4f}", *value) : "";
+}
+
+std::string table_of(const RunSummary& summary) {
+  std::string text =
+      "<table><tr><th>stage</th><th>steps</th><th>tokens</th><th>minutes</th><th>first loss</th>"
+      "<th>last loss</th><th>last KL</th><th>last agreement</th></tr>\n";
+  for (const StageSummary& stage : summary.stages) {
+    text += fmt::format(
+        "<tr><td>{}</td><td>{}</td><td>{}</td><td>{:.1f}</td><td>{:.4f}</td><td>{:.4f}</td>"
+        "<td>{}</td><td>{}</td></tr>\n",
+        escaped(stage.kind), stage.steps, stage.tokens, stage.seconds / 60, stage.first_loss,
+        stage.last_loss, optional_cell(stage.last_kl), optional_cell(stage.last_agreement));
+  }
+  return text + "</table>\n";
+}
+
+}  // namespace
+
+void write_report(const Recipe& recipe, const fs::path& run) {
+  const std::vector<nlohmann::json> lines = read_metrics(run / "metrics.jsonl");
+  const int64_t skipped = lines.empty() ? 0 : lines.back().value("skipped", int64_t{0});
+  const RunSummary summary = summarise(run, skipped);
+  std::string html = fmt::format(
+      "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><title>{0}</title>"
+      "<style>{1}</style></head><body>\n<h1>{0}</h1>\n",
+      escaped("mambify distill: " + run.string()), kStyle);
+  html += fmt::format("<p>Teacher {}. {} steps, {} tokens, {} steps skipped.</p>\n",
+                      escaped(recipe.model.teacher), summary.steps, summary.tokens, skipped);
+  html += table_of(summary);
+
+  std::map<int64_t, std::vector<nlohmann::json>> stages;
+  for (const nlohmann::json& line : lines) stages[line.value("stage", int64_t{0})].push_back(line);
+  for (const auto& [stage, stage_lines] : stages) {
+    html += fmt::format("<h2>Stage {}: {}</h2>\n{}", stage + 1,
+                        escaped(stage_lines.front().value("kind", "")), plots_of(stage_lines));
+  }
+  html += fmt::format(
+      "<h2>Machine</h2>\n<p>{}, {} hardware threads, {} used; LibTorch {}.</p>\n<h2>Recipe</h2>\n"
+      "<pre>{}</pre>\n</body></html>\n",
+      escaped(processor_name()), std::thread::hardware_concurrency(), at::get_num_threads(),
+      TORCH_VERSION, escaped(recipe.text));
+  write_file_atomically(run / "report.html", html);
+}
+
+}  // namespace mambify

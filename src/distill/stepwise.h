@@ -1,0 +1,16 @@
+// The rounds of a stepwise stage: attention is replaced in several goes (Wang et al. 2024).
+#pragma once
+
+#include <vector>
+
+#include "distill/stages.h"
+
+namespace mambify {
+
+// One phase a round, the limits of the whole stage split evenly (earlier rounds take the rest).
+// kept: per round the layers that keep attention; each round's must be among the one's before.
+// Throws Error otherwise, and when there are fewer steps than rounds.
+std::vector<Phase> stepwise_rounds(const Phase& whole,
+                                   const std::vector<std::vector<int64_t>>& kept);
+
+}  // namespace mambify

@@ -1,0 +1,60 @@
+// Runs a recipe: one loop for all stages, resumable at every checkpoint.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "core/file.h"
+#include "data/dataset.h"
+#include "distill/recipe.h"
+#include "model/model.h"
+#include "text/tokenizer.h"
+
+namespace mambify {
+
+struct RunOptions {
+  // Goes on from the newest checkpoint of the recipe's folder; from the beginning when there is
+  // none yet. Without it, a folder that already holds a run is an error.
+  bool resume = false;
+};
+
+// A stage as metrics.jsonl tells it. Each loss is the mean over the first or the last few lines.
+struct StageSummary {
+  std::string kind;
+  int64_t steps = 0;
+  int64_t tokens = 0;
+  double seconds = 0;
+  double first_loss = 0, last_loss = 0;
+  std::optional<double> last_kl, last_agreement;
+};
+
+struct RunSummary {
+  fs::path folder;
+  fs::path final_model;  // folder / "final"
+  int64_t steps = 0, tokens = 0, skipped = 0;
+  std::vector<StageSummary> stages;
+};
+
+// What a run reads. The models are fp32; the teacher is converted to the compute type.
+struct RunInputs {
+  Model teacher;
+  Model student;
+  Dataset data;
+  std::optional<Tokenizer> tokenizer;  // goes into final/; absent: nothing is written there
+};
+
+// Reads everything a recipe names. Throws Error, also where the student's vocabulary is not the
+// teacher's.
+RunInputs load_inputs(const Recipe& recipe);
+
+// Runs all stages. Throws Error when a file cannot be written, or when max_skipped steps in a row
+// had a loss or gradient that is not finite; what has been checkpointed stays usable.
+RunSummary train(const Recipe& recipe, RunInputs inputs, const RunOptions& options);
+
+inline RunSummary run_recipe(const Recipe& recipe, const RunOptions& options) {
+  return train(recipe, load_inputs(recipe), options);
+}
+
+}  // namespace mambify

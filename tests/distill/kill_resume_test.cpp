@@ -1,0 +1,78 @@
+// kill -9 at ten random moments, then the run to its end: the bits of a run left alone.
+#include <gtest/gtest.h>
+#include <signal.h>
+#include <spawn.h>
+#include <sys/wait.h>
+
+#include <chrono>
+#include <random>
+#include <thread>
+
+#include "distill/metrics.h"
+#include "testing.h"
+
+extern char** environ;
+
+namespace mambify {
+namespace {
+
+using Seconds = std::chrono::duration<double>;
+
+pid_t start(const fs::path& run) {
+  const std::string folder = run.string();
+  char program[] = MAMBIFY_TRAIN_TINY;
+  char* arguments[] = {program, const_cast<char*>(folder.c_str()), nullptr};
+  pid_t child = 0;
+  EXPECT_EQ(posix_spawn(&child, program, nullptr, nullptr, arguments, environ), 0);
+  return child;
+}
+
+int wait_for(pid_t child) {
+  int status = 0;
+  waitpid(child, &status, 0);
+  return status;
+}
+
+TEST(KillAndResume, EndsInTheSameBits) {
+  const testing::ScratchFolder folder;
+  const auto begin = std::chrono::steady_clock::now();
+  ASSERT_EQ(wait_for(start(folder / "whole")), 0);
+  const Seconds whole = std::chrono::steady_clock::now() - begin;
+
+  // Spread over a whole run: start-up, both stages, checkpoints being written, the end.
+  const unsigned seed = std::random_device()();
+  RecordProperty("seed", std::to_string(seed));
+  std::mt19937 engine(seed);
+  int killed = 0;
+  for (int i = 0; i < 10; ++i) {
+    const double share = std::uniform_real_distribution<double>(0.05, 0.6)(engine);
+    const pid_t child = start(folder / "killed");
+    std::this_thread::sleep_for(share * whole);
+    kill(child, SIGKILL);
+    const int status = wait_for(child);
+    if (WIFSIGNALED(status)) {
+      ++killed;
+    } else {
+      EXPECT_EQ(status, 0) << "seed " << seed;
+      // The run came to its end between two kills: the next one starts over.
+      fs::remove_all(folder / "killed");
+    }
+  }
+  EXPECT_GT(killed, 0);
+  ASSERT_EQ(wait_for(start(folder / "killed")), 0) << "seed " << seed;
+
+  EXPECT_EQ(read_text_file(folder / "whole" / "final" / "model.safetensors"),
+            read_text_file(folder / "killed" / "final" / "model.safetensors"))
+      << "seed " << seed;
+  const auto expected = read_metrics(folder / "whole" / "metrics.jsonl");
+  const auto found = read_metrics(folder / "killed" / "metrics.jsonl");
+  ASSERT_EQ(found.size(), expected.size()) << "seed " << seed;
+  for (size_t i = 0; i < found.size(); ++i) {
+    for (const char* key : {"step", "tokens", "loss", "gradient_norm"}) {
+      EXPECT_EQ(found[i][key], expected[i][key]) << key << " of line " << i << ", seed " << seed;
+    }
+  }
+}
+
+}  // namespace
+}  // namespace mambify
