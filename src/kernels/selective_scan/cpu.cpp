@@ -2,10 +2,11 @@
 // between two checkpoints so that B, C and, backward, the recomputed states of a channel stay in
 // the first cache; the innermost loops run over the state.
 #include <algorithm>
-#include <memory>
 #include <numeric>
 #include <vector>
 
+#include "kernels/aligned.h"
+#include "kernels/lanes.h"
 #include "kernels/math.h"
 #include "kernels/scan_checkpoints.h"
 #include "kernels/selective_scan/params.h"
@@ -97,15 +98,19 @@ MAMBIFY_INLINE void forward_chunk(const Params& p, const Work& w, int64_t begin,
       const float* __restrict B = B0 + k * p.b_stride;
       const float* __restrict C = C0 + k * p.c_stride;
       const float dt = in.dt[k * kSlab + i], u = in.u[k * kSlab + i];
-      float y = 0.0f;
-#pragma omp simd reduction(+ : y)
-      for (int64_t n = 0; n < N; ++n) {
-        const float next = fast_exp(dt * A[n]) * state[n] + u * B[n];
-        state[n] = next;
-        y += next * C[n];
+      alignas(64) float sums[kLanes] = {};
+      for (int64_t n0 = 0; n0 < N; n0 += kLanes) {
+        const int64_t width = kState ? kLanes : std::min(kLanes, N - n0);
+#pragma omp simd
+        for (int64_t lane = 0; lane < width; ++lane) {
+          const int64_t n = n0 + lane;
+          const float next = fast_exp(dt * A[n]) * state[n] + u * B[n];
+          state[n] = next;
+          sums[lane] += next * C[n];
+        }
       }
       const float x = p.x[(begin + k) * p.x_stride + w.first + i];
-      p.y[(begin + k) * p.channels + w.first + i] = y + skip * x;
+      p.y[(begin + k) * p.channels + w.first + i] = sum_lanes(sums) + skip * x;
     }
   }
 }
@@ -128,11 +133,18 @@ MAMBIFY_INLINE void forward_slab_of(const Params& p, const Work& w, float* h) {
 MAMBIFY_CLONES
 void forward_slab(const Params& p, const Work& w) {
   const int64_t N = p.d_state, size = w.width * N;
-  std::vector<float> h(size);
-  if (w.initial) std::copy_n(w.initial, size, h.begin());
+  const AlignedFloats h(size);
+  if (w.initial) {
+    std::copy_n(w.initial, size, h.data());
+  } else {
+    std::fill_n(h.data(), size, 0.0f);
+  }
   switch (N) {
     case 16:
       forward_slab_of<16>(p, w, h.data());
+      break;
+    case 32:
+      forward_slab_of<32>(p, w, h.data());
       break;
     case 64:
       forward_slab_of<64>(p, w, h.data());
@@ -144,7 +156,7 @@ void forward_slab(const Params& p, const Work& w) {
       forward_slab_of<0>(p, w, h.data());
   }
   if (p.final_state) {
-    std::copy_n(h.begin(), size, p.final_state + (w.document * p.channels + w.first) * N);
+    std::copy_n(h.data(), size, p.final_state + (w.document * p.channels + w.first) * N);
   }
 }
 
@@ -160,10 +172,10 @@ struct BackwardBuffers {
         decays(kChunk * d_state),
         dh(kSlab * d_state),
         dA(kSlab * d_state) {}
-  std::vector<float> states;  // [kChunk + 1, d_state] of one channel: before each step and after
-  std::vector<float> decays;  // [kChunk, d_state] of one channel
-  std::vector<float> dh;      // [kSlab, d_state] from later tokens
-  std::vector<float> dA;      // [kSlab, d_state] of this document
+  AlignedFloats states;  // [kChunk + 1, d_state] of one channel: before each step and after
+  AlignedFloats decays;  // [kChunk, d_state] of one channel
+  AlignedFloats dh;      // [kSlab, d_state] from later tokens
+  AlignedFloats dA;      // [kSlab, d_state] of this document
   float ddt_bias[kSlab];
   float dD[kSlab];
 };
@@ -202,7 +214,7 @@ MAMBIFY_INLINE void backward_chunk(const BackwardParams& b, const Work& w, int64
     const float* __restrict A = p.A + d * N;
     float* __restrict dh = buffers.dh.data() + i * N;
     float* __restrict dA = buffers.dA.data() + i * N;
-    std::copy_n(checkpoint + d * N, N, buffers.states.begin());
+    std::copy_n(checkpoint + d * N, N, buffers.states.data());
     recompute_states<kState>(p, A, B0, steps, in.dt + i, in.u + i, buffers);
     const float skip = p.D ? p.D[d] : 0.0f;
     for (int64_t k = steps - 1; k >= 0; --k) {
@@ -216,22 +228,28 @@ MAMBIFY_INLINE void backward_chunk(const BackwardParams& b, const Work& w, int64
       float* __restrict dC = partial.dC + t * N;
       const float dt = in.dt[k * kSlab + i], u = in.u[k * kSlab + i];
       const float dy = b.dy[t * p.channels + d];
-      float du = 0.0f, d_exponent_A = 0.0f;
-#pragma omp simd reduction(+ : du, d_exponent_A)
-      for (int64_t n = 0; n < N; ++n) {
-        const float g = dh[n] + dy * C[n];
-        dC[n] += dy * after[n];
-        dB[n] += g * u;
-        du += g * B[n];
-        const float decayed = g * decay[n];
-        const float d_exponent = decayed * before[n];
-        dA[n] += d_exponent * dt;
-        d_exponent_A += d_exponent * A[n];
-        dh[n] = decayed;
+      alignas(64) float du_lanes[kLanes] = {}, exponent_lanes[kLanes] = {};
+      for (int64_t n0 = 0; n0 < N; n0 += kLanes) {
+        const int64_t width = kState ? kLanes : std::min(kLanes, N - n0);
+#pragma omp simd
+        for (int64_t lane = 0; lane < width; ++lane) {
+          const int64_t n = n0 + lane;
+          const float g = dh[n] + dy * C[n];
+          dC[n] += dy * after[n];
+          dB[n] += g * u;
+          du_lanes[lane] += g * B[n];
+          const float decayed = g * decay[n];
+          const float d_exponent = decayed * before[n];
+          dA[n] += d_exponent * dt;
+          exponent_lanes[lane] += d_exponent * A[n];
+          dh[n] = decayed;
+        }
       }
+      const float du = sum_lanes(du_lanes);
       const float x = p.x[t * p.x_stride + d];
       b.dx[t * p.channels + d] = du * dt + dy * skip;
-      b.ddt[t * p.channels + d] = d_exponent_A + du * x;  // of the step size; finished below
+      b.ddt[t * p.channels + d] =
+          sum_lanes(exponent_lanes) + du * x;  // of the step size; finished below
       buffers.dD[i] += dy * x;
     }
   }
@@ -272,13 +290,16 @@ MAMBIFY_INLINE void backward_document(const BackwardParams& b, const Work& w,
 MAMBIFY_CLONES
 void backward_slab_document(const BackwardParams& b, const Work& w, const Partial& partial,
                             BackwardBuffers& buffers) {
-  std::fill(buffers.dh.begin(), buffers.dh.end(), 0.0f);
-  std::fill(buffers.dA.begin(), buffers.dA.end(), 0.0f);
+  std::fill_n(buffers.dh.data(), w.width * b.forward.d_state, 0.0f);
+  std::fill_n(buffers.dA.data(), w.width * b.forward.d_state, 0.0f);
   std::fill_n(buffers.ddt_bias, kSlab, 0.0f);
   std::fill_n(buffers.dD, kSlab, 0.0f);
   switch (b.forward.d_state) {
     case 16:
       backward_document<16>(b, w, partial, buffers);
+      break;
+    case 32:
+      backward_document<32>(b, w, partial, buffers);
       break;
     case 64:
       backward_document<64>(b, w, partial, buffers);
@@ -303,7 +324,7 @@ void backward_slab(const BackwardParams& b, const Slabs& slabs, int64_t slab,
   for (int64_t document = 0; document < p.documents; ++document) {
     backward_slab_document(b, make_work(p, slabs, document, slab, offsets[document]), partial,
                            buffers);
-    for (int64_t i = 0; i < width * N; ++i) b.dA[first * N + i] += buffers.dA[i];
+    for (int64_t i = 0; i < width * N; ++i) b.dA[first * N + i] += buffers.dA.data()[i];
     for (int64_t i = 0; i < width; ++i) {
       if (p.dt_bias) b.ddt_bias[first + i] += buffers.ddt_bias[i];
       if (p.D) b.dD[first + i] += buffers.dD[i];
@@ -345,18 +366,17 @@ void selective_scan_backward_cpu(const BackwardParams& b) {
   const Slabs slabs(p);
   const std::vector<int64_t> offsets = checkpoint_offsets(p.starts, p.documents);
   const int64_t tokens = p.starts[p.documents], size = tokens * p.d_state;
-  const auto dB = std::make_unique_for_overwrite<float[]>(slabs.count * size);
-  const auto dC = std::make_unique_for_overwrite<float[]>(slabs.count * size);
+  const AlignedFloats dB(slabs.count * size), dC(slabs.count * size);
 #pragma omp parallel
   {
 #pragma omp for schedule(dynamic)
     for (int64_t slab = 0; slab < slabs.count; ++slab) {
-      backward_slab(b, slabs, slab, offsets, {dB.get() + slab * size, dC.get() + slab * size});
+      backward_slab(b, slabs, slab, offsets, {dB.data() + slab * size, dC.data() + slab * size});
     }
 #pragma omp for
     for (int64_t t = 0; t < tokens; ++t) {
-      sum_slabs(dB.get(), slabs.count, tokens, t, p.b_groups, p.d_state, b.dB);
-      sum_slabs(dC.get(), slabs.count, tokens, t, p.c_groups, p.d_state, b.dC);
+      sum_slabs(dB.data(), slabs.count, tokens, t, p.b_groups, p.d_state, b.dB);
+      sum_slabs(dC.data(), slabs.count, tokens, t, p.c_groups, p.d_state, b.dC);
     }
   }
 }

@@ -3,9 +3,10 @@
 // faster than the chunked form made of matrix products, and it is the order in which decoding
 // computes. The backward pass recomputes the states of one chunk at a time from a checkpoint.
 #include <algorithm>
-#include <memory>
 #include <vector>
 
+#include "kernels/aligned.h"
+#include "kernels/lanes.h"
 #include "kernels/math.h"
 #include "kernels/scan_checkpoints.h"
 #include "kernels/ssd/params.h"
@@ -63,10 +64,9 @@ const float* C_at(const Params& p, const Work& w, int64_t t) {
 // Step sizes and decays of all tokens, [T, heads] each.
 struct Steps {
   explicit Steps(const Params& p)
-      : dt(std::make_unique_for_overwrite<float[]>(p.starts[p.documents] * p.heads)),
-        decay(std::make_unique_for_overwrite<float[]>(p.starts[p.documents] * p.heads)) {}
-  std::unique_ptr<float[]> dt;
-  std::unique_ptr<float[]> decay;
+      : dt(p.starts[p.documents] * p.heads), decay(p.starts[p.documents] * p.heads) {}
+  AlignedFloats dt;
+  AlignedFloats decay;
 };
 
 MAMBIFY_CLONES
@@ -74,8 +74,8 @@ void fill_steps(const Params& p, Steps& steps) {
   const int64_t tokens = p.starts[p.documents];
   for (int64_t t = 0; t < tokens; ++t) {
     const float* raw = p.dt + t * p.dt_stride;
-    float* dt = steps.dt.get() + t * p.heads;
-    float* decay = steps.decay.get() + t * p.heads;
+    float* dt = steps.dt.data() + t * p.heads;
+    float* decay = steps.decay.data() + t * p.heads;
 #pragma omp simd
     for (int64_t j = 0; j < p.heads; ++j) {
       const float unclamped = fast_softplus(raw[j] + (p.dt_bias ? p.dt_bias[j] : 0.0f));
@@ -101,18 +101,22 @@ MAMBIFY_INLINE void forward_block_of(const Params& p, const Work& w, const Steps
     const float* __restrict B = B_at(p, w, t);
     const float* __restrict C = C_at(p, w, t);
     float* y = p.y + (t * p.heads + w.head) * p.head_dim + w.first;
-    const float dt = steps.dt[t * p.heads + w.head], decay = steps.decay[t * p.heads + w.head];
+    const float dt = steps.dt.data()[t * p.heads + w.head],
+                decay = steps.decay.data()[t * p.heads + w.head];
     for (int64_t r = 0; r < w.rows; ++r) {
       float* __restrict row = h + r * N;
       const float u = dt * x[r];
-      float sum = 0.0f;
-#pragma omp simd reduction(+ : sum)
-      for (int64_t n = 0; n < N; ++n) {
-        const float next = decay * row[n] + u * B[n];
-        row[n] = next;
-        sum += next * C[n];
+      alignas(64) float sums[kLanes] = {};
+      for (int64_t n0 = 0; n0 < N; n0 += kLanes) {
+        const int64_t width = kState ? kLanes : std::min(kLanes, N - n0);
+#pragma omp simd
+        for (int64_t lane = 0; lane < width; ++lane) {
+          const float next = decay * row[n0 + lane] + u * B[n0 + lane];
+          row[n0 + lane] = next;
+          sums[lane] += next * C[n0 + lane];
+        }
       }
-      y[r] = sum + skip * x[r];
+      y[r] = sum_lanes(sums) + skip * x[r];
     }
   }
 }
@@ -120,12 +124,8 @@ MAMBIFY_INLINE void forward_block_of(const Params& p, const Work& w, const Steps
 MAMBIFY_CLONES
 void forward_block(const Params& p, const Work& w, const Steps& steps) {
   const int64_t size = w.rows * p.d_state;
-  std::vector<float> own;
-  float* h = p.final_state ? p.final_state + w.state : nullptr;
-  if (!h) {
-    own.resize(size);
-    h = own.data();
-  }
+  const AlignedFloats own(p.final_state ? 0 : size);
+  float* h = p.final_state ? p.final_state + w.state : own.data();
   if (!p.initial_state) {
     std::fill_n(h, size, 0.0f);
   } else if (p.initial_state + w.state != h) {
@@ -134,6 +134,8 @@ void forward_block(const Params& p, const Work& w, const Steps& steps) {
   switch (p.d_state) {
     case 16:
       return forward_block_of<16>(p, w, steps, h);
+    case 32:
+      return forward_block_of<32>(p, w, steps, h);
     case 64:
       return forward_block_of<64>(p, w, steps, h);
     case 128:
@@ -146,21 +148,18 @@ void forward_block(const Params& p, const Work& w, const Steps& steps) {
 // What the blocks add up on their own, summed afterwards.
 struct Partials {
   Partials(const Params& p, const Blocks& blocks)
-      : dx(allocate(p.starts[p.documents] * p.heads * p.head_dim)),
-        dB(allocate(blocks.count * p.starts[p.documents] * p.d_state)),
-        dC(allocate(blocks.count * p.starts[p.documents] * p.d_state)),
-        ddt(allocate(blocks.count * p.starts[p.documents])),
-        dA(allocate(p.documents * blocks.count)),
-        dD(allocate(p.documents * blocks.count)) {}
-  static std::unique_ptr<float[]> allocate(int64_t size) {
-    return std::make_unique_for_overwrite<float[]>(size);
-  }
-  std::unique_ptr<float[]> dx;   // [T, heads, head_dim]
-  std::unique_ptr<float[]> dB;   // [blocks, T, d_state]
-  std::unique_ptr<float[]> dC;   // [blocks, T, d_state]
-  std::unique_ptr<float[]> ddt;  // [blocks, T], of the step size
-  std::unique_ptr<float[]> dA;   // [documents, blocks]
-  std::unique_ptr<float[]> dD;   // [documents, blocks]
+      : dx(p.starts[p.documents] * p.heads * p.head_dim),
+        dB(blocks.count * p.starts[p.documents] * p.d_state),
+        dC(blocks.count * p.starts[p.documents] * p.d_state),
+        ddt(blocks.count * p.starts[p.documents]),
+        dA(p.documents * blocks.count),
+        dD(p.documents * blocks.count) {}
+  AlignedFloats dx;   // [T, heads, head_dim]
+  AlignedFloats dB;   // [blocks, T, d_state]
+  AlignedFloats dC;   // [blocks, T, d_state]
+  AlignedFloats ddt;  // [blocks, T], of the step size
+  AlignedFloats dA;   // [documents, blocks]
+  AlignedFloats dD;   // [documents, blocks]
 };
 
 // Where one block of one document writes.
@@ -174,14 +173,37 @@ struct BlockOutputs {
 
 // What a block carries from chunk to chunk, later ones first.
 struct BackwardState {
-  explicit BackwardState(int64_t size) : h((kChunk + 1) * size), dh(size) {}
-  std::vector<float> h;   // [kChunk + 1, rows, d_state]: before each step of the chunk, and after
-  std::vector<float> dh;  // [rows, d_state], from later tokens
+  explicit BackwardState(int64_t size) : h((kChunk + 1) * size), dh(size) {
+    std::fill_n(dh.data(), size, 0.0f);
+  }
+  AlignedFloats h;   // [kChunk + 1, rows, d_state]: before each step of the chunk, and after
+  AlignedFloats dh;  // [rows, d_state], from later tokens
   double dA = 0;
   double dD = 0;
 };
 
-// Recomputes the states of `steps` tokens from the first, and dC with them.
+// Rows of the state that share a pass over the sums over rows.
+constexpr int64_t kTogether = 4;
+
+// kTogether or fewer rows of h advance by one token: `after` from `before`, dC += dy^T h.
+template <int64_t kCount>
+MAMBIFY_INLINE void recompute_rows(int64_t N, const float* __restrict before,
+                                   float* __restrict after, const float* u, const float* dy,
+                                   float decay, const float* __restrict B, float* __restrict dC) {
+#pragma omp simd
+  for (int64_t n = 0; n < N; ++n) {
+    float sum = dC[n];
+#pragma GCC unroll 4
+    for (int64_t i = 0; i < kCount; ++i) {
+      const float next = decay * before[i * N + n] + u[i] * B[n];
+      after[i * N + n] = next;
+      sum += dy[i] * next;
+    }
+    dC[n] = sum;
+  }
+}
+
+// Recomputes the states of tokens [begin, end) from the first, and dC with them.
 template <int kState>
 MAMBIFY_INLINE void recompute_chunk(const BackwardParams& b, const Work& w, const Steps& steps,
                                     int64_t begin, int64_t end, const BlockOutputs& out,
@@ -191,20 +213,50 @@ MAMBIFY_INLINE void recompute_chunk(const BackwardParams& b, const Work& w, cons
   for (int64_t t = begin; t < end; ++t) {
     const float* x = x_at(p, w, t);
     const float* dy = b.dy + (t * p.heads + w.head) * p.head_dim + w.first;
-    const float* __restrict B = B_at(p, w, t);
-    float* __restrict dC = out.dC + t * N;
-    const float dt = steps.dt[t * p.heads + w.head], decay = steps.decay[t * p.heads + w.head];
+    const float* B = B_at(p, w, t);
+    float* dC = out.dC + t * N;
+    const float dt = steps.dt.data()[t * p.heads + w.head],
+                decay = steps.decay.data()[t * p.heads + w.head];
+    const float* before = states + (t - begin) * size;
+    float* after = states + (t - begin + 1) * size;
+    float u[kRows];
+    for (int64_t r = 0; r < w.rows; ++r) u[r] = dt * x[r];
     std::fill_n(dC, N, 0.0f);
-    for (int64_t r = 0; r < w.rows; ++r) {
-      const float* __restrict before = states + (t - begin) * size + r * N;
-      float* __restrict after = states + (t - begin + 1) * size + r * N;
-      const float u = dt * x[r], g = dy[r];
+    int64_t r = 0;
+    for (; r + kTogether <= w.rows; r += kTogether) {
+      recompute_rows<kTogether>(N, before + r * N, after + r * N, u + r, dy + r, decay, B, dC);
+    }
+    for (; r < w.rows; ++r) {
+      recompute_rows<1>(N, before + r * N, after + r * N, u + r, dy + r, decay, B, dC);
+    }
+  }
+}
+
+// kTogether or fewer rows of dh go back by one token: dB += u^T dh, and in lanes the sums over n of
+// dh B for each row and of dh h for all.
+template <int kState, int64_t kCount>
+MAMBIFY_INLINE void backward_rows(int64_t state_size, const float* __restrict before,
+                                  float* __restrict dh, const float* u, const float* dy,
+                                  float decay, const float* __restrict B, const float* __restrict C,
+                                  float* __restrict dB, float* __restrict du_lanes,
+                                  float* __restrict decay_lanes) {
+  const int64_t N = kState ? kState : state_size;
+  for (int64_t n0 = 0; n0 < N; n0 += kLanes) {
+    const int64_t width = kState ? kLanes : std::min(kLanes, N - n0);
 #pragma omp simd
-      for (int64_t n = 0; n < N; ++n) {
-        const float next = decay * before[n] + u * B[n];
-        after[n] = next;
-        dC[n] += g * next;
+    for (int64_t lane = 0; lane < width; ++lane) {
+      const int64_t n = n0 + lane;
+      float sum = dB[n], decay_sum = decay_lanes[lane];
+#pragma GCC unroll 4
+      for (int64_t i = 0; i < kCount; ++i) {
+        const float total = dh[i * N + n] + dy[i] * C[n];
+        sum += total * u[i];
+        du_lanes[i * kLanes + lane] += total * B[n];
+        decay_sum += total * before[i * N + n];
+        dh[i * N + n] = decay * total;
       }
+      dB[n] = sum;
+      decay_lanes[lane] = decay_sum;
     }
   }
 }
@@ -222,31 +274,34 @@ MAMBIFY_INLINE void backward_chunk(const BackwardParams& b, const Work& w, const
     const int64_t row_at = (t * p.heads + w.head) * p.head_dim + w.first;
     const float* dy = b.dy + row_at;
     float* dx = dx_heads + row_at;
-    const float* __restrict B = B_at(p, w, t);
-    const float* __restrict C = C_at(p, w, t);
-    float* __restrict dB = out.dB + t * N;
-    const float dt = steps.dt[t * p.heads + w.head], decay = steps.decay[t * p.heads + w.head];
+    const float* B = B_at(p, w, t);
+    const float* C = C_at(p, w, t);
+    float* dB = out.dB + t * N;
+    const float dt = steps.dt.data()[t * p.heads + w.head],
+                decay = steps.decay.data()[t * p.heads + w.head];
+    const float* before = state.h.data() + (t - begin) * size;
+    float* dh = state.dh.data();
+    float u[kRows];
+    alignas(64) float du_lanes[kRows * kLanes] = {}, decay_lanes[kLanes] = {};
+    for (int64_t r = 0; r < w.rows; ++r) u[r] = dt * x[r];
     std::fill_n(dB, N, 0.0f);
-    float d_decay = 0.0f, d_dt = 0.0f, dD = 0.0f;
-    for (int64_t r = 0; r < w.rows; ++r) {
-      const float* __restrict before = state.h.data() + (t - begin) * size + r * N;
-      float* __restrict dh = state.dh.data() + r * N;
-      const float u = dt * x[r], g = dy[r];
-      float du = 0.0f, dot = 0.0f;
-#pragma omp simd reduction(+ : du, dot)
-      for (int64_t n = 0; n < N; ++n) {
-        const float total = dh[n] + g * C[n];
-        du += total * B[n];
-        dot += total * before[n];
-        dB[n] += total * u;
-        dh[n] = decay * total;
-      }
-      dx[r] = du * dt + g * skip;
-      d_dt += du * x[r];
-      d_decay += dot;
-      dD += g * x[r];
+    int64_t r = 0;
+    for (; r + kTogether <= w.rows; r += kTogether) {
+      backward_rows<kState, kTogether>(N, before + r * N, dh + r * N, u + r, dy + r, decay, B, C,
+                                       dB, du_lanes + r * kLanes, decay_lanes);
     }
-    const float d_exponent = d_decay * decay;
+    for (; r < w.rows; ++r) {
+      backward_rows<kState, 1>(N, before + r * N, dh + r * N, u + r, dy + r, decay, B, C, dB,
+                               du_lanes + r * kLanes, decay_lanes);
+    }
+    float d_dt = 0.0f, dD = 0.0f;
+    for (r = 0; r < w.rows; ++r) {
+      const float du = sum_lanes(du_lanes + r * kLanes);
+      dx[r] = du * dt + dy[r] * skip;
+      d_dt += du * x[r];
+      dD += dy[r] * x[r];
+    }
+    const float d_exponent = sum_lanes(decay_lanes) * decay;
     out.ddt[t] = d_exponent * p.A[w.head] + d_dt;
     state.dA += d_exponent * dt;
     state.dD += dD;
@@ -262,7 +317,7 @@ MAMBIFY_INLINE void backward_block_of(const BackwardParams& b, const Work& w, co
   for (int64_t c = checkpoints_for(w.end - w.begin) - 1; c >= 0; --c) {
     const int64_t begin = w.begin + c * kChunk, end = std::min(begin + kChunk, w.end);
     std::copy_n(p.checkpoints + w.checkpoint + c * p.heads * p.head_dim * p.d_state, size,
-                state.h.begin());
+                state.h.data());
     recompute_chunk<kState>(b, w, steps, begin, end, out, state.h.data());
     backward_chunk<kState>(b, w, steps, begin, end, out, dx_heads, state);
   }
@@ -276,6 +331,8 @@ void backward_block(const BackwardParams& b, const Work& w, const Steps& steps,
   switch (b.forward.d_state) {
     case 16:
       return backward_block_of<16>(b, w, steps, out, dx_heads);
+    case 32:
+      return backward_block_of<32>(b, w, steps, out, dx_heads);
     case 64:
       return backward_block_of<64>(b, w, steps, out, dx_heads);
     case 128:
@@ -304,14 +361,14 @@ MAMBIFY_CLONES
 void sum_token(const BackwardParams& b, const Blocks& blocks, const Partials& parts, int64_t t) {
   const Params& p = b.forward;
   const int64_t tokens = p.starts[p.documents], N = p.d_state, P = p.head_dim;
-  sum_groups(parts.dx.get() + t * p.heads * P, p.heads, P, p.x_groups, P,
+  sum_groups(parts.dx.data() + t * p.heads * P, p.heads, P, p.x_groups, P,
              b.dx + t * p.x_groups * P);
-  sum_groups(parts.dB.get() + t * N, blocks.count, tokens * N, p.b_groups, N,
+  sum_groups(parts.dB.data() + t * N, blocks.count, tokens * N, p.b_groups, N,
              b.dB + t * p.b_groups * N);
-  sum_groups(parts.dC.get() + t * N, blocks.count, tokens * N, p.c_groups, N,
+  sum_groups(parts.dC.data() + t * N, blocks.count, tokens * N, p.c_groups, N,
              b.dC + t * p.c_groups * N);
   float* ddt = b.ddt + t * p.heads;
-  sum_groups(parts.ddt.get() + t, blocks.count, tokens, p.heads, 1, ddt);
+  sum_groups(parts.ddt.data() + t, blocks.count, tokens, p.heads, 1, ddt);
   for (int64_t j = 0; j < p.heads; ++j) {
     const float raw = p.dt[t * p.dt_stride + j] + (p.dt_bias ? p.dt_bias[j] : 0.0f);
     const float unclamped = fast_softplus(raw);
@@ -357,19 +414,19 @@ void ssd_backward_cpu(const BackwardParams& b) {
       for (int64_t block = 0; block < blocks.count; ++block) {
         const int64_t at = document * blocks.count + block;
         backward_block(b, make_work(p, blocks, document, block, checkpoints), steps,
-                       {.dB = parts.dB.get() + block * tokens * p.d_state,
-                        .dC = parts.dC.get() + block * tokens * p.d_state,
-                        .ddt = parts.ddt.get() + block * tokens,
-                        .dA = parts.dA.get() + at,
-                        .dD = parts.dD.get() + at},
-                       parts.dx.get());
+                       {.dB = parts.dB.data() + block * tokens * p.d_state,
+                        .dC = parts.dC.data() + block * tokens * p.d_state,
+                        .ddt = parts.ddt.data() + block * tokens,
+                        .dA = parts.dA.data() + at,
+                        .dD = parts.dD.data() + at},
+                       parts.dx.data());
       }
     }
 #pragma omp for
     for (int64_t t = 0; t < tokens; ++t) sum_token(b, blocks, parts, t);
   }
-  sum_heads(parts.dA.get(), p.documents, blocks.count, p.heads, b.dA);
-  if (p.D) sum_heads(parts.dD.get(), p.documents, blocks.count, p.heads, b.dD);
+  sum_heads(parts.dA.data(), p.documents, blocks.count, p.heads, b.dA);
+  if (p.D) sum_heads(parts.dD.data(), p.documents, blocks.count, p.heads, b.dD);
   if (p.dt_bias) sum_heads(b.ddt, tokens, p.heads, p.heads, b.ddt_bias);
 }
 

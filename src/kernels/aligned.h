@@ -1,0 +1,25 @@
+// Scratch memory on cache line boundaries: a 64-byte vector across two lines costs twice.
+#pragma once
+
+#include <cstdint>
+#include <new>
+
+namespace mambify::kernels {
+
+// Uninitialised.
+class AlignedFloats {
+ public:
+  explicit AlignedFloats(int64_t count)
+      : data_(static_cast<float*>(::operator new(count * sizeof(float), kAlignment))) {}
+  ~AlignedFloats() { ::operator delete(data_, kAlignment); }
+  AlignedFloats(const AlignedFloats&) = delete;
+  AlignedFloats& operator=(const AlignedFloats&) = delete;
+
+  float* data() const { return data_; }
+
+ private:
+  static constexpr std::align_val_t kAlignment{64};
+  float* data_;
+};
+
+}  // namespace mambify::kernels
