@@ -28,7 +28,8 @@ void expect_close(const Named<A>& actual, const Named<B>& expected, double toler
 
 template <typename T>
 bool same_bits(const std::vector<T>& a, const std::vector<T>& b) {
-  return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * sizeof(T)) == 0;
+  if (a.size() != b.size()) return false;
+  return a.empty() || std::memcmp(a.data(), b.data(), a.size() * sizeof(T)) == 0;
 }
 
 // Rows [begin, begin + count) of values laid out [tokens, values.size() / tokens].
