@@ -1,0 +1,37 @@
+// mambify bench: speed, beside what the machine was measured to be able to do in the same run.
+#include <algorithm>
+
+#include "bench_verbs.h"
+#include "checkpoint_options.h"
+#include "model/load.h"
+#include "shape.h"
+#include "verbs.h"
+
+namespace mambify {
+
+void add_bench_model_options(CLI::App& verb, BenchModelOptions& options) {
+  auto* group = verb.add_option_group("model");
+  add_model_option(*group, "--model", options.model, "the model");
+  group->add_option("--shape", options.shape, "a TOML file with a model's sizes: random weights");
+  group->require_option(1);
+}
+
+Model bench_model(const BenchModelOptions& options, const CommonOptions& common) {
+  return options.shape.empty() ? load_model(options.model, compute_dtype(common))
+                               : random_model(options.shape, compute_dtype(common), common.seed);
+}
+
+double median(std::vector<double> values) {
+  std::ranges::sort(values);
+  const size_t n = values.size();
+  return (values[(n - 1) / 2] + values[n / 2]) / 2;
+}
+
+void add_bench(CLI::App& app) {
+  CLI::App* verb = app.add_subcommand("bench", "Speed, beside the machine's own limits");
+  verb->require_subcommand(1);
+  add_bench_decode(*verb);
+  add_bench_train(*verb);
+}
+
+}  // namespace mambify
