@@ -30,6 +30,17 @@ int run(int argc, char** argv) {
   });
 
   // The verbs, in the order --help lists them.
+  mambify::add_inspect(app);
+  mambify::add_convert(app);
+  mambify::add_synthesize(app);
+  mambify::add_distill(app);
+  mambify::add_generate(app);
+  mambify::add_chat(app);
+  mambify::add_tokenize(app);
+  mambify::add_score(app);
+  mambify::add_eval(app);
+  mambify::add_bench(app);
+  mambify::add_demo(app);
 
   try {
     app.parse(argc, argv);
