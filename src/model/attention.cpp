@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <limits>
+#include <optional>
 
 #include "model/mixers.h"
 
@@ -39,7 +40,7 @@ at::Tensor attention_over_cache(const at::Tensor& q, const at::Tensor& keys,
   const at::Tensor rows = q.view({tokens, groups, repeats, width})
                               .permute({1, 0, 2, 3})
                               .reshape({1, groups, tokens * repeats, width});
-  at::Tensor mask;
+  std::optional<at::Tensor> mask;
   if (tokens > 1) {
     // Row t sees positions up to its own; what triu keeps above that diagonal is minus infinity.
     mask = at::full({tokens, positions}, -std::numeric_limits<float>::infinity(), q.options())
@@ -60,9 +61,11 @@ at::Tensor attention_of_one_token_each(const at::Tensor& q, const at::Tensor& ke
                                        const at::Tensor& values, const Context& context) {
   const int64_t rows = q.size(0), heads = q.size(1), width = q.size(2), groups = keys.size(1);
   const int64_t longest = *std::ranges::max_element(context.positions) + 1;
+  std::optional<at::Tensor> mask;
+  if (context.single_token_mask.defined()) mask = context.single_token_mask;
   const at::Tensor y = at::scaled_dot_product_attention(
       q.view({rows, groups, heads / groups, width}), keys.narrow(2, 0, longest),
-      values.narrow(2, 0, longest), context.single_token_mask);
+      values.narrow(2, 0, longest), mask);
   return y.reshape({rows, heads, width});
 }
 

@@ -20,7 +20,7 @@ TEST_P(Checkpoints, GiveTheLogitsOfTransformers) {
 
 TEST_P(Checkpoints, PackedDocumentsEqualTheDocumentsAlone) {
   const Model model = load_model(fixtures() / GetParam());
-  at::NoGradGuard no_grad;
+  c10::InferenceMode inference;
   const at::Tensor ids = at::arange(100).remainder(model.config.vocab_size);
   const Segments packed{{0, 1, 38, 100}};
   const at::Tensor together =

@@ -47,7 +47,7 @@ std::vector<at::Tensor> in_chunks(const Model& model, const std::vector<at::Tens
 
 class Decoding : public ::testing::TestWithParam<const char*> {
  protected:
-  at::NoGradGuard no_grad_;
+  c10::InferenceMode inference_;
   Model model_ = load_model(fixtures() / GetParam());
 };
 

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <ATen/ATen.h>
+#include <c10/core/InferenceMode.h>
 
 #include <string>
 
@@ -32,7 +33,7 @@ inline Segments segments_of(const at::Tensor& ids) {
 }
 
 inline at::Tensor logits_of(const Model& model, const at::Tensor& ids) {
-  at::NoGradGuard no_grad;
+  c10::InferenceMode inference;
   const Context context = make_context(model.config, segments_of(ids), model.embedding.options());
   return logits(model, hidden_states(model, ids.flatten(), context));
 }

@@ -140,7 +140,6 @@ ModelConfig read_mamba2_config(const Checkpoint& checkpoint) {
   mamba.x_groups = mamba.n_heads;
   mamba.b_groups = mamba.c_groups = json.require_between("n_groups", 1, mamba.n_heads);
   mamba.d_conv = read_conv(json);
-  mamba.norm_group_size = mamba.d_inner();
   mamba.norm_eps = config.norm_eps;
   const int64_t expanded = json.require_between("expand", 1, 64) * config.d_model;
   if (mamba.d_inner() != expanded) {
@@ -151,6 +150,7 @@ ModelConfig read_mamba2_config(const Checkpoint& checkpoint) {
     throw Error("{}: num_heads {} is not a multiple of n_groups {}", json.origin(), mamba.n_heads,
                 mamba.b_groups);
   }
+  mamba.norm_group_size = mamba.d_inner() / mamba.b_groups;
   if (json.has("time_step_limit")) {
     const nlohmann::json& limit = json.json().at("time_step_limit");
     if (!limit.is_array() || limit.size() != 2) {
