@@ -61,10 +61,6 @@ void run_score(const ScoreOptions& options) {
   }
   const Model model = load_model(options.model, compute_dtype(options.common));
   const auto length = static_cast<int64_t>(ids.size());
-  if (model.config.max_positions > 0 && length > model.config.max_positions) {
-    throw Error("the sequence has {} tokens, the model takes at most {}", length,
-                model.config.max_positions);
-  }
   const std::vector<TokenSpan> documents = {ids};
   const Pass pass = make_passes(documents).front();
   const at::Tensor hidden = pass_hidden(model, pass, at::arange(length));

@@ -43,6 +43,12 @@ at::Tensor pass_hidden(const Model& model, const Pass& pass, const at::Tensor& r
     throw Error("token id {} is outside the model's vocabulary of {}",
                 smallest < 0 ? smallest : largest, model.config.vocab_size);
   }
+  for (int64_t d = 0; d < pass.segments.documents(); ++d) {
+    const int64_t length = pass.segments.length(d), limit = model.config.max_positions;
+    if (limit > 0 && length > limit) {
+      throw Error("a sequence has {} tokens, the model takes at most {}", length, limit);
+    }
+  }
   const at::TensorOptions options = model.embedding.options();
   const Context context = make_context(model.config, pass.segments, options);
   return hidden_states(model, pass.ids.to(options.device()), context)

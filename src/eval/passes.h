@@ -37,7 +37,7 @@ Predictions predictions(const Pass& pass,
                         const std::function<bool(int64_t document, int64_t token)>& counts);
 
 // Final hidden states of some rows, [n, d_model]. Throws Error for an id outside the model's
-// vocabulary.
+// vocabulary and for a document longer than its positions.
 at::Tensor pass_hidden(const Model& model, const Pass& pass, const at::Tensor& rows);
 
 // Calls visit(first, logits) for slices of the rows hidden [n, d_model]; logits is fp32

@@ -51,8 +51,8 @@ SequenceMemory sequence_memory(const ModelConfig& config, int64_t context,
   memory.recurrent_state =
       kStateBytes *
       (config.count(MixerKind::mamba1) * mamba1.d_inner * (mamba1.d_state + mamba1.d_conv - 1) +
-       config.count(MixerKind::mamba2) * (mamba2.d_inner() * mamba2.d_state +
-                                          mamba2.conv_channels() * (mamba2.d_conv - 1)));
+       config.count(MixerKind::mamba2) *
+           (mamba2.d_inner() * mamba2.d_state + mamba2.conv_channels() * (mamba2.d_conv - 1)));
   return memory;
 }
 

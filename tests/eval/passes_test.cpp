@@ -39,6 +39,14 @@ TEST(Passes, RefuseAnIdOutsideTheVocabulary) {
   }
 }
 
+TEST(Passes, RefuseASequenceLongerThanTheModelTakes) {
+  const Model model = testing::random_model(20, 1);
+  const std::vector<Ids> documents = {Ids(2, 1), Ids(256, 1), Ids(257, 1)};
+  const std::vector<Pass> passes = make_passes(spans(documents), 258);
+  EXPECT_NO_THROW(pass_hidden(model, passes[0], at::arange(2)));
+  EXPECT_THROW(pass_hidden(model, passes[1], at::arange(2)), Error);
+}
+
 TEST(Passes, PredictWhatCountsWithinDocuments) {
   const std::vector<Ids> documents = {{10, 11, 12}, {13, 14}, {15}};
   const Pass pass = make_passes(spans(documents))[0];
