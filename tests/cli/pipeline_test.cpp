@@ -1,0 +1,165 @@
+// The whole path on a small random teacher: convert, synthesize, distill, evaluate, generate.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "cli/program.h"
+#include "model/fixtures.h"
+
+namespace mambify {
+namespace {
+
+using namespace testing;
+using ::testing::HasSubstr;
+
+// A Llama with the vocabulary of the Llama-3-style tokenizer and that tokenizer beside it.
+void write_teacher(const fs::path& folder) {
+  Model model = load_model(fixtures() / "tiny-llama");
+  constexpr int64_t kVocab = 3000;
+  model.config.vocab_size = kVocab;
+  // Repeating the small vocabulary's rows gives logits that are spread like the original's.
+  model.embedding = model.embedding.repeat({kVocab / model.embedding.size(0) + 1, 1})
+                        .narrow(0, 0, kVocab)
+                        .clone();
+  model.lm_head = model.embedding;
+  fs::create_directories(folder);
+  save_model(model, folder);
+  for (const char* file : {"tokenizer.json", "tokenizer_config.json", "chat_template.jinja"}) {
+    fs::copy_file(fixtures() / "llama3-style-tokenizer" / file, folder / file);
+  }
+}
+
+class Pipeline : public ::testing::Test {
+ protected:
+  static void SetUpTestSuite() {
+    scratch_ = std::make_unique<ScratchFolder>();
+    write_teacher(path("teacher"));
+    write_file_atomically(
+        path("data.jsonl"),
+        R"({"messages": [{"role": "user", "content": "Count to three."}, {"role": "assistant", "content": "One, two, three."}]})"
+        "\n"
+        R"({"text": "The quick brown fox jumps over the lazy dog, again and again."})"
+        "\n");
+    converted_ = run({"convert", "--teacher", path("teacher"), "--attention-layers", "1", "--out",
+                      path("student"), "--json"});
+  }
+  static void TearDownTestSuite() { scratch_.reset(); }
+
+  static std::string path(const std::string& name) { return *scratch_ / name; }
+
+  static std::unique_ptr<ScratchFolder> scratch_;
+  static Outcome converted_;
+};
+
+std::unique_ptr<ScratchFolder> Pipeline::scratch_;
+Outcome Pipeline::converted_;
+
+TEST_F(Pipeline, ConvertWritesAHybridCheckpoint) {
+  ASSERT_EQ(converted_.exit_code, 0) << converted_.err;
+  EXPECT_EQ(converted_.json()["attention_layers"], nlohmann::json({1}));
+  const Outcome inspected = run({"inspect", path("student"), "--json"});
+  ASSERT_EQ(inspected.exit_code, 0) << inspected.err;
+  EXPECT_THAT(inspected.out, HasSubstr("mamba2"));
+}
+
+TEST_F(Pipeline, ConvertRefusesAFolderOfSomethingElse) {
+  fs::create_directories(path("letters"));
+  write_file_atomically(path("letters/a.txt"), "dear");
+  const Outcome outcome = run({"convert", "--teacher", path("teacher"), "--out", path("letters")});
+  EXPECT_EQ(outcome.exit_code, 1);
+  EXPECT_EQ(read_text_file(path("letters/a.txt")), "dear");
+}
+
+TEST_F(Pipeline, ConvertOnAFullDiskLeavesNothingBehind) {
+  const Outcome outcome = run({"convert", "--teacher", path("teacher"), "--out", path("full")}, "",
+                              "ulimit -f 64; trap '' XFSZ;");
+  EXPECT_EQ(outcome.exit_code, 1);
+  EXPECT_THAT(outcome.err, HasSubstr("full"));
+  for (const auto& entry : fs::directory_iterator(scratch_->path())) {
+    EXPECT_THAT(entry.path().filename().string(), ::testing::Not(HasSubstr("full")));
+  }
+}
+
+TEST_F(Pipeline, DistillThenEvaluateThenGenerate) {
+  write_file_atomically(path("recipe.toml"),
+                        "[model]\nteacher = \"" + path("teacher") + "\"\nstudent = \"" +
+                            path("student") + "\"\n[data]\nfiles = [\"" + path("data.jsonl") +
+                            "\"]\nsequence_length = 32\n"
+                            "[[stage]]\nkind = \"align\"\nsteps = 3\nbatch_tokens = 32\n"
+                            "[[stage]]\nkind = \"distill\"\nsteps = 3\nbatch_tokens = 32\n"
+                            "[run]\ndir = \"" +
+                            path("run") + "\"\n");
+  const Outcome distilled = run({"distill", path("recipe.toml"), "--json"});
+  ASSERT_EQ(distilled.exit_code, 0) << distilled.err;
+  EXPECT_EQ(distilled.json()["steps"], 6);
+  for (const char* file : {"recipe.toml", "metrics.jsonl", "report.html", "final/tokenizer.json"}) {
+    EXPECT_TRUE(fs::exists(fs::path(path("run")) / file)) << file;
+  }
+
+  const Outcome agreement = run({"eval", "agreement", "--model", path("run/final"), "--teacher",
+                                 path("teacher"), "--data", path("data.jsonl"), "--json"});
+  ASSERT_EQ(agreement.exit_code, 0) << agreement.err;
+  EXPECT_GT(agreement.json()["kl"], 0.0);
+  EXPECT_GT(agreement.json()["tokens"], 0);
+
+  const std::vector<std::string> generate = {"generate", "--model",      path("run/final"),
+                                             "--prompt", "Once upon",    "--max-tokens",
+                                             "12",       "--ignore-eos", "--json"};
+  const Outcome first = run(generate), second = run(generate);
+  ASSERT_EQ(first.exit_code, 0) << first.err;
+  EXPECT_EQ(first.json()["ids"].size(), 12u);
+  EXPECT_EQ(first.json()["finish_reason"], "length");
+  EXPECT_EQ(first.json()["ids"], second.json()["ids"]);
+}
+
+TEST_F(Pipeline, AnUnknownKeyInARecipeIsNamed) {
+  write_file_atomically(path("bad.toml"), "[model]\nteecher = \"x\"\n");
+  const Outcome outcome = run({"distill", path("bad.toml")});
+  EXPECT_EQ(outcome.exit_code, 1);
+  EXPECT_THAT(outcome.err, HasSubstr("teecher"));
+  EXPECT_THAT(outcome.err, HasSubstr("bad.toml"));
+}
+
+TEST_F(Pipeline, SynthesizeWritesWhatDistillReads) {
+  const Outcome outcome =
+      run({"synthesize", "--teacher", path("teacher"), "--out", path("written.jsonl"), "--prompts",
+           path("data.jsonl"), "--tokens", "40", "--max-length", "64", "--top-k", "50", "--json"});
+  // The first line is a conversation, the second plain text, which becomes a question.
+  ASSERT_EQ(outcome.exit_code, 0) << outcome.err;
+  EXPECT_TRUE(fs::exists(path("written.jsonl")));
+}
+
+TEST_F(Pipeline, ChatAnswersFromAPipeAndKeepsItsCommands) {
+  const Outcome outcome = run({"chat", "--model", path("teacher"), "--max-tokens", "5"},
+                              "Hello\n/reset\nHello\n/exit\n");
+  EXPECT_EQ(outcome.exit_code, 0) << outcome.err;
+  EXPECT_FALSE(outcome.out.empty());
+}
+
+TEST_F(Pipeline, APromptLongerThanTheContextIsRefused) {
+  std::string prompt;
+  for (int i = 0; i < 600; ++i) prompt += "word ";
+  const Outcome outcome = run({"generate", "--model", path("teacher"), "--prompt", prompt});
+  EXPECT_EQ(outcome.exit_code, 1);
+  EXPECT_THAT(outcome.err, HasSubstr("512"));
+}
+
+TEST_F(Pipeline, ScoreGivesOneNllPerPredictedToken) {
+  write_file_atomically(path("ids.json"), "[1, 2, 3, 4, 5]");
+  const Outcome outcome = run({"score", "--model", path("student"), "--ids-file", path("ids.json"),
+                               "--logits-out", path("logits.safetensors"), "--json"});
+  ASSERT_EQ(outcome.exit_code, 0) << outcome.err;
+  EXPECT_EQ(outcome.json()["nll"].size(), 4u);
+  const TensorMap logits = open_safetensors(path("logits.safetensors"));
+  EXPECT_EQ(logits.at("logits").shape, (std::vector<int64_t>{5, 3000}));
+}
+
+TEST_F(Pipeline, AnIdOutsideTheVocabularyIsNamed) {
+  write_file_atomically(path("ids.json"), "[1, 99999]");
+  const Outcome outcome =
+      run({"score", "--model", path("student"), "--ids-file", path("ids.json")});
+  EXPECT_EQ(outcome.exit_code, 1);
+  EXPECT_THAT(outcome.err, HasSubstr("99999"));
+}
+
+}  // namespace
+}  // namespace mambify
