@@ -1,6 +1,6 @@
 // Stages distill and stepwise: KL to the teacher and cross-entropy of the text, end to end.
+#include <ATen/TensorOperators.h>
 #include <ATen/core/grad_mode.h>
-#include <ATen/ops/from_blob.h>
 
 #include "distill/batch_tensors.h"
 #include "distill/stages.h"
@@ -23,29 +23,24 @@ class Distill : public Objective {
 
   Losses accumulate(const Batch& batch, double share) override {
     const at::Tensor ids = ids_of(batch, student_);
-    // Only tokens under the loss go through the output matrix, the dearest product of all.
-    const at::Tensor counted = weights_of(batch, student_).nonzero().squeeze(1);
-    if (counted.numel() == 0) return {};
-    const at::Tensor labels = labels_of(batch, student_).index_select(0, counted);
+    if (batch.total_weight() == 0) return {};
     const auto options = student_.embedding.options();
     at::Tensor taught, teacher_weight;
     if (stage_.kl_weight > 0) {
       const at::NoGradGuard no_grad;
-      taught = hidden_states(teacher_, ids, make_context(teacher_.config, batch.segments, options))
-                   .index_select(0, counted);
+      taught = hidden_states(teacher_, ids, make_context(teacher_.config, batch.segments, options));
       teacher_weight = teacher_.lm_head;
     }
     const Context context = make_context(student_.config, batch.segments, options);
     const at::Tensor learnt =
-        student_hidden_states(student_, ids, context, activation_checkpointing_)
-            .index_select(0, counted);
+        student_hidden_states(student_, ids, context, activation_checkpointing_);
     const LinearKlResult result =
         linear_kl({.hidden = learnt,
                    .weight = student_.lm_head,
                    .teacher_hidden = taught,
                    .teacher_weight = teacher_weight,
-                   .labels = labels,
-                   .mask = {}},
+                   .labels = labels_of(batch, student_),
+                   .mask = weights_of(batch, student_)},
                   {.kl_weight = stage_.kl_weight, .ce_weight = stage_.ce_weight});
     (result.loss * share).backward();
     Losses losses;

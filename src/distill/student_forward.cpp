@@ -68,7 +68,7 @@ at::Tensor student_hidden_states(const Model& student, const at::Tensor& ids,
   for (int64_t layer = 0; layer < student.config.n_layer(); ++layer) {
     const std::vector<at::Tensor> parameters = trained_parameters(student, layer);
     x = x.requires_grad() || !parameters.empty()
-            ? CheckpointedBlock::apply(x, parameters, &student, layer, &context)
+            ? CheckpointedBlock::apply(x, at::TensorList(parameters), &student, layer, &context)
             : block_forward(student, layer, x, context);
   }
   return rms_norm(x, student.final_norm, student.config.norm_eps);
