@@ -7,6 +7,7 @@
 #include <memory>
 
 #include "checkpoint_options.h"
+#include "core/error.h"
 #include "core/progress.h"
 #include "data/examples.h"
 #include "decode/synthesize.h"
