@@ -6,6 +6,7 @@
 #include <charconv>
 #include <cstring>
 #include <nlohmann/json.hpp>
+#include <set>
 #include <string_view>
 #include <utility>
 #include <vector>
@@ -19,6 +20,7 @@ namespace mambify {
 namespace {
 
 constexpr size_t kKept = 2;
+constexpr std::string_view kPrefix = "step-";
 constexpr int kFormat = 1;
 
 // Every field of the state by its name in state.json.
@@ -36,7 +38,6 @@ void for_each_field(Self& state, Visit&& visit) {
 
 // Complete checkpoints, the newest last. Half-written ones end in ".tmp" and do not parse.
 std::vector<std::pair<int64_t, fs::path>> list_checkpoints(const fs::path& run) {
-  constexpr std::string_view kPrefix = "step-";
   std::vector<std::pair<int64_t, fs::path>> found;
   if (!fs::is_directory(run / "checkpoints")) return found;
   for (const auto& entry : fs::directory_iterator(run / "checkpoints")) {
@@ -49,6 +50,21 @@ std::vector<std::pair<int64_t, fs::path>> list_checkpoints(const fs::path& run) 
   }
   std::ranges::sort(found);
   return found;
+}
+
+// Older checkpoints, and what a kill left of half-written ones.
+void remove_all_but_newest(const fs::path& run) {
+  const auto all = list_checkpoints(run);
+  std::set<fs::path> kept;
+  for (size_t i = all.size() - std::min(all.size(), kKept); i < all.size(); ++i) {
+    kept.insert(all[i].second);
+  }
+  std::vector<fs::path> old;
+  for (const auto& entry : fs::directory_iterator(run / "checkpoints")) {
+    const bool ours = entry.path().filename().string().starts_with(kPrefix);
+    if (ours && !kept.contains(entry.path())) old.push_back(entry.path());
+  }
+  for (const fs::path& path : old) fs::remove_all(path);
 }
 
 void write_moments(const fs::path& file, AdamW& optimizer) {
@@ -78,12 +94,7 @@ void save_checkpoint(const fs::path& run, const TrainingState& state, uint64_t f
     if (optimizer != nullptr) write_moments(folder / "optimizer.safetensors", *optimizer);
     write_file_atomically(folder / "state.json", json.dump(2) + "\n");
   });
-  auto all = list_checkpoints(run);
-  if (all.size() > kKept)
-    all.resize(all.size() - kKept);
-  else
-    all.clear();
-  for (const auto& [step, old] : all) fs::remove_all(old);
+  remove_all_but_newest(run);
 }
 
 std::optional<Checkpointed> newest_checkpoint(const fs::path& run, uint64_t fingerprint) {

@@ -125,10 +125,13 @@ TEST_F(CheckpointTest, AFullDiskLeavesTheOldOneUsable) {
   expect_usable(20);
 }
 
-TEST_F(CheckpointTest, AHalfWrittenOneIsNotSeen) {
+TEST_F(CheckpointTest, AHalfWrittenOneIsNotSeenAndGoesAway) {
   save(10);
   fs::create_directories(folder_ / "checkpoints/step-20.tmp/model");
   expect_usable(10);
+  save(30);
+  expect_usable(30);
+  EXPECT_FALSE(fs::exists(folder_ / "checkpoints/step-20.tmp"));
 }
 
 TEST_F(CheckpointTest, AMissingMomentIsNamed) {

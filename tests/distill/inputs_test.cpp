@@ -1,0 +1,113 @@
+// From files on the disk to a student on the disk.
+#include <ATen/ATen.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <fstream>
+#include <nlohmann/json.hpp>
+
+#include "core/error.h"
+#include "model/load.h"
+#include "testing.h"
+#include "tiny_run.h"
+
+namespace mambify {
+namespace {
+
+using ::testing::HasSubstr;
+
+class InputsTest : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    write_model(folder_ / "teacher", testing::fixtures() / "llama3-style-tokenizer");
+    std::ofstream(folder_ / "data.jsonl")
+        << R"({"messages": [{"role": "user", "content": "What is the tallest mountain?"},)"
+        << R"( {"role": "assistant", "content": "Mount Everest, between Nepal and China."}]})"
+        << "\n"
+        << R"({"text": "A river is a natural stream of water."})"
+        << "\n";
+  }
+
+  // The tiny Llama with an embedding for the tokenizer's vocabulary.
+  static void write_model(const fs::path& folder, const fs::path& tokenizer_folder) {
+    const Tokenizer tokenizer = Tokenizer::load(tokenizer_folder);
+    Model model = load_model(testing::fixtures() / "tiny-llama");
+    model.config.vocab_size = tokenizer.vocab_size();
+    const int64_t width = model.config.d_model;
+    model.embedding = at::sin(at::arange(tokenizer.vocab_size() * width, at::kFloat))
+                          .view({tokenizer.vocab_size(), width})
+                          .mul_(0.05);
+    model.lm_head = model.embedding;
+    fs::create_directories(folder);
+    save_model(model, folder);
+    tokenizer.save(folder);
+  }
+
+  Recipe recipe(const std::vector<std::string>& overrides = {}) const {
+    const std::string text =
+        "[model]\nteacher = \"" + (folder_ / "teacher").string() +
+        "\"\nkeep_attention = \"1/3\"\n[data]\nfiles = [\"" + (folder_ / "data.jsonl").string() +
+        "\"]\n[[stage]]\nkind = \"align\"\nsteps = 2\nbatch_tokens = 32\n[run]\ndir = \"" +
+        (folder_ / "run").string() + "\"\n";
+    return parse_recipe(text, "recipe.toml", overrides);
+  }
+
+  std::string message_of(const std::vector<std::string>& overrides) const {
+    try {
+      load_inputs(recipe(overrides));
+    } catch (const Error& error) {
+      return error.what();
+    }
+    return "no error";
+  }
+
+  testing::ScratchFolder folder_;
+};
+
+TEST_F(InputsTest, ARunLeavesAStudentWithItsTokenizer) {
+  const RunSummary summary = run_recipe(recipe(), {});
+  EXPECT_EQ(summary.steps, 2);
+  const Model student = load_model(summary.final_model);
+  EXPECT_EQ(student.config.layers,
+            (std::vector{MixerKind::mamba2, MixerKind::mamba2, MixerKind::attention}));
+  EXPECT_EQ(Tokenizer::load(summary.final_model).vocabulary_hash(),
+            Tokenizer::load(folder_ / "teacher").vocabulary_hash());
+  EXPECT_EQ(read_text_file(folder_ / "run" / "recipe.toml"), recipe().text);
+}
+
+TEST_F(InputsTest, AFinishedStudentLearnsOn) {
+  const RunSummary first = run_recipe(recipe(), {});
+  const RunSummary second =
+      run_recipe(recipe({"model.keep_attention=", "model.student=" + first.final_model.string(),
+                         "stage.0.kind=distill", "run.dir=" + (folder_ / "second").string()}),
+                 {});
+  EXPECT_EQ(second.stages[0].kind, "distill");
+  EXPECT_TRUE(second.stages[0].last_kl.has_value());
+}
+
+TEST_F(InputsTest, AnotherVocabularyIsRefused) {
+  const fs::path other = folder_ / "other-tokenizer";
+  fs::copy(testing::fixtures() / "llama3-style-tokenizer", other);
+  nlohmann::json tokenizer = nlohmann::json::parse(read_text_file(other / "tokenizer.json"));
+  nlohmann::json added = tokenizer["added_tokens"].back();
+  added["id"] = tokenizer["model"]["vocab"].size();
+  added["content"] = "<|one_more|>";
+  tokenizer["added_tokens"].push_back(added);
+  fs::permissions(other / "tokenizer.json", fs::perms::owner_all);
+  write_file_atomically(other / "tokenizer.json", tokenizer.dump());
+  write_model(folder_ / "student", other);
+  EXPECT_THAT(
+      message_of({"model.keep_attention=", "model.student=" + (folder_ / "student").string()}),
+      HasSubstr("vocabulary"));
+}
+
+TEST_F(InputsTest, WhatIsMissingIsNamed) {
+  EXPECT_THAT(message_of({"model.teacher=/nowhere/teacher"}), HasSubstr("/nowhere/teacher"));
+  EXPECT_THAT(message_of({"data.files=['/nowhere/data.jsonl']"}), HasSubstr("/nowhere/data.jsonl"));
+  EXPECT_THAT(message_of({"model.keep_attention=7,8"}), HasSubstr("keep_attention of [model]"));
+  EXPECT_THAT(message_of({"model.mixer=mamba3"}), HasSubstr("[model]"));
+  EXPECT_THAT(message_of({"data.chat_template=unknown"}), HasSubstr("unknown"));
+}
+
+}  // namespace
+}  // namespace mambify
