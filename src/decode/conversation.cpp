@@ -16,20 +16,22 @@ void Conversation::reset(const std::string& system) {
   system_ = system;
   messages_.clear();
   ids_.clear();
-  rendered_.clear();
   if (!system.empty()) messages_.push_back({"system", system});
 }
 
-// The tokens drawn so far are kept as they are, because text that is tokenised anew may come out as
-// other tokens, whose state the engine does not hold.
+// Tokens drawn before stay as they are: tokenised anew, or trimmed by the template, the same text
+// may come out as other tokens, whose state the engine does not hold. So of what the template
+// writes only what follows the last answer is added.
 std::vector<TokenId> Conversation::prompt_of(const std::vector<ChatMessage>& messages) const {
-  const std::string all = chat_.render(messages, /*add_generation_prompt=*/true);
-  if (ids_.empty() || !all.starts_with(rendered_)) {
+  if (ids_.empty()) {
     return chat_.tokenize(messages, /*add_generation_prompt=*/true, *tokenizer_).ids;
   }
+  const std::string placeholder = "\x01";
+  const std::string turn = chat_.render({{"assistant", placeholder}, messages.back()},
+                                        /*add_generation_prompt=*/true);
   std::vector<TokenId> ids = ids_;
-  const std::vector<TokenId> rest =
-      tokenizer_->encode(std::string_view(all).substr(rendered_.size()));
+  const std::vector<TokenId> rest = tokenizer_->encode(
+      std::string_view(turn).substr(turn.find(placeholder) + placeholder.size()));
   ids.insert(ids.end(), rest.begin(), rest.end());
   return ids;
 }
@@ -46,12 +48,10 @@ GenerationResult Conversation::say(const std::string& message,
                       request.prompt.size(), context());
   }
   ids_ = request.prompt;
-  rendered_ = chat_.render(messages, /*add_generation_prompt=*/true);
   std::vector<GenerationRequest> requests;
   requests.push_back(std::move(request));
   GenerationResult result = std::move(generate(*engine_, std::move(requests)).front());
   ids_.insert(ids_.end(), result.ids.begin(), result.ids.end());
-  rendered_ += result.text;
   if (result.finish_reason == FinishReason::stop) {
     if (std::ranges::find(defaults_.stop_ids, ids_.back()) != defaults_.stop_ids.end()) {
       ids_.pop_back();  // the template writes the end of the turn

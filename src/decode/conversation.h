@@ -48,7 +48,6 @@ class Conversation {
   std::string system_;
   std::vector<ChatMessage> messages_;
   std::vector<TokenId> ids_;  // of the conversation up to the end of the last answer's text
-  std::string rendered_;      // the template's text of ids_
 };
 
 }  // namespace mambify

@@ -20,7 +20,7 @@ class ConversationOfATinyModel : public ::testing::Test {
     Model model = load_model(fixtures() / "tiny-llama");
     at::manual_seed(1);
     model.config.vocab_size = tokenizer_.vocab_size();
-    model.embedding = 0.3 * at::randn({tokenizer_.vocab_size(), model.config.d_model});
+    model.embedding = at::randn({tokenizer_.vocab_size(), model.config.d_model}).mul_(0.3);
     model.lm_head = model.embedding;
     return model;
   }

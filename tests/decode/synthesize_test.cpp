@@ -1,0 +1,119 @@
+// Conversations a teacher writes: what is kept, and that it depends on the seed alone.
+#include "decode/synthesize.h"
+
+#include <ATen/Context.h>
+#include <ATen/ops/randn.h>
+#include <gtest/gtest.h>
+
+#include <algorithm>
+
+#include "core/error.h"
+#include "model/load.h"
+#include "testing.h"
+
+namespace mambify {
+namespace {
+
+using testing::fixtures;
+
+bool same(const Chat& a, const Chat& b) {
+  return std::ranges::equal(a, b, [](const ChatMessage& x, const ChatMessage& y) {
+    return x.role == y.role && x.content == y.content;
+  });
+}
+
+class Synthesis : public ::testing::Test {
+ protected:
+  // A random model that ends a turn at about every tenth token: the first dimension of its hidden
+  // states is nearly constant, and the output matrix uses it as a bias.
+  Model talkative() const {
+    Model model = load_model(fixtures() / "tiny-llama");
+    at::manual_seed(1);
+    const int64_t vocabulary = tokenizer_.vocab_size(), width = model.config.d_model;
+    model.config.vocab_size = vocabulary;
+    model.config.tie_embeddings = false;
+    model.embedding = at::randn({vocabulary, width});
+    model.embedding.select(1, 0).fill_(30);
+    model.final_norm.fill_(1);
+    model.lm_head = at::randn({vocabulary, width}).mul_(0.05);
+    model.lm_head.select(0, chat_.turn_end_ids(tokenizer_).front()).select(0, 0).fill_(0.6);
+    return model;
+  }
+
+  SynthesisResult write(int64_t rows, std::span<const Chat> prompts = {}, uint64_t seed = 3) const {
+    return synthesize(model_, tokenizer_, chat_, prompts,
+                      {.tokens = 600,
+                       .max_length = 96,
+                       .rows = rows,
+                       .sampling = {.temperature = 1, .seed = seed}});
+  }
+
+  const Tokenizer tokenizer_ = Tokenizer::load(fixtures() / "llama3-style-tokenizer");
+  const ChatTemplate chat_ = ChatTemplate::recognise(tokenizer_);
+  const Model model_ = talkative();
+};
+
+TEST_F(Synthesis, TheTeacherWritesBothTurns) {
+  const SynthesisResult result = write(8);
+  EXPECT_GE(result.tokens, 600);
+  EXPECT_GT(result.chats.size(), 5u);
+  for (const Chat& chat : result.chats) {
+    ASSERT_EQ(chat.size(), 2u);
+    EXPECT_EQ(chat[0].role, "user");
+    EXPECT_EQ(chat[1].role, "assistant");
+    for (const ChatMessage& message : chat) {
+      EXPECT_NE(message.content.find_first_not_of(" \n\t\r"), std::string::npos);
+      EXPECT_EQ(message.content.find("\uFFFD"), std::string::npos);
+      EXPECT_EQ(message.content.find("<|"), std::string::npos);
+    }
+  }
+}
+
+TEST_F(Synthesis, WhatIsWrittenDependsOnTheSeedAndNotOnTheRows) {
+  const SynthesisResult alone = write(1);
+  for (int64_t rows : {3, 16}) {
+    const SynthesisResult together = write(rows);
+    EXPECT_EQ(together.tokens, alone.tokens);
+    EXPECT_EQ(together.malformed, alone.malformed);
+    EXPECT_EQ(together.unfinished, alone.unfinished);
+    EXPECT_TRUE(std::ranges::equal(together.chats, alone.chats, same)) << rows << " rows";
+  }
+  EXPECT_FALSE(std::ranges::equal(write(3, {}, 4).chats, alone.chats, same));
+}
+
+TEST_F(Synthesis, PromptsAreAnsweredInTurnAndAgainWithOtherNumbers) {
+  const std::vector<Chat> prompts = {
+      {{"user", "One?"}},
+      {{"system", "Be brief."}, {"user", "Two?"}, {"assistant", "2"}, {"user", "Why?"}}};
+  const SynthesisResult result = write(4, prompts);
+  ASSERT_GT(result.chats.size(), 4u);
+  std::vector<Chat> answers_to_one;
+  for (const Chat& chat : result.chats) {
+    const Chat& prompt = prompts[chat.size() == 2 ? 0 : 1];
+    EXPECT_TRUE(same(Chat(chat.begin(), chat.end() - 1), prompt));
+    EXPECT_EQ(chat.back().role, "assistant");
+    if (chat.size() == 2) answers_to_one.push_back(chat);
+  }
+  ASSERT_GT(answers_to_one.size(), 1u);
+  EXPECT_FALSE(same(answers_to_one[0], answers_to_one[1]));
+}
+
+TEST_F(Synthesis, AGreedyTeacherAnswersEachPromptOnce) {
+  const std::vector<Chat> prompts = {{{"user", "One?"}}, {{"user", "Two?"}}};
+  const SynthesisResult result =
+      synthesize(model_, tokenizer_, chat_, prompts,
+                 {.tokens = 100000, .max_length = 96, .rows = 4, .sampling = {.temperature = 0}});
+  EXPECT_EQ(static_cast<int64_t>(result.chats.size()) + result.unfinished + result.malformed, 2);
+}
+
+TEST_F(Synthesis, ATeacherThatNeverFinishesIsAnError) {
+  const std::vector<Chat> prompts = {{{"user", "One?"}}};
+  EXPECT_THROW(synthesize(model_, tokenizer_, chat_, prompts,
+                          {.tokens = 100, .max_length = 5, .sampling = {.temperature = 1}}),
+               Error);
+  const std::vector<Chat> answered = {{{"user", "One?"}, {"assistant", "1"}}};
+  EXPECT_THROW(write(1, answered), Error);
+}
+
+}  // namespace
+}  // namespace mambify
