@@ -190,7 +190,8 @@ struct RunSection {
     visit("save_dtype", self.save_dtype, "type of the weights in final/");
     visit("checkpoint_every", self.checkpoint_every,
           "steps between checkpoints; 0: at the end of each stage only", Range{0, 1e12});
-    visit("log_every", self.log_every, "steps between lines of metrics.jsonl", kCount);
+    visit("log_every", self.log_every,
+          "steps between lines of metrics.jsonl; the last step of a stage is always there", kCount);
     visit("max_skipped", self.max_skipped,
           "steps in a row that may be skipped because a loss or gradient is not finite", kCount);
     visit("activation_checkpointing", self.activation_checkpointing,

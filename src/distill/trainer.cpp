@@ -113,7 +113,7 @@ class Trainer {
       metrics.round = phase.round;
       metrics.seconds = step_seconds;
       metrics.tokens_per_second = static_cast<double>(stage.batch_tokens) / step_seconds;
-      if (state_.step % recipe_.run.log_every == 0) metrics_->append(metrics);
+      if (state_.step % recipe_.run.log_every == 0 || done()) metrics_->append(metrics);
       progress.update(
           timed ? std::lround(state_.phase_seconds) : state_.phase_step * stage.batch_tokens,
           fmt::format("loss {:.4f}", metrics.losses.total));

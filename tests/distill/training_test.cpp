@@ -132,6 +132,17 @@ TEST(Training, Bf16TrainsFp32Weights) {
   EXPECT_FALSE(at::equal(weight, weight.to(at::kBFloat16).to(at::kFloat)));
 }
 
+TEST(Training, LogsEveryFewStepsAndTheLast) {
+  const testing::ScratchFolder folder;
+  train_tiny(folder / "run", "[[stage]]\nkind = \"align\"\nsteps = 8\nbatch_tokens = 64\n",
+             tiny_inputs(), {"run.log_every=3"});
+  std::vector<int> steps;
+  for (const auto& line : read_metrics(folder / "run" / "metrics.jsonl")) {
+    steps.push_back(line["step"]);
+  }
+  EXPECT_EQ(steps, (std::vector<int>{3, 6, 8}));
+}
+
 TEST(Training, ARunLimitedInMinutesEnds) {
   const testing::ScratchFolder folder;
   const RunSummary summary = train_tiny(
