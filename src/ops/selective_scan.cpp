@@ -92,12 +92,14 @@ at::Tensor run_forward(const SelectiveScanInputs& inputs, const Segments& segmen
 class SelectiveScan : public torch::autograd::Function<SelectiveScan> {
  public:
   static at::Tensor forward(AutogradContext* context, const at::Tensor& x, const at::Tensor& dt,
-                            const at::Tensor& dt_bias, const at::Tensor& A, const at::Tensor& B,
-                            const at::Tensor& C, const at::Tensor& D, const Segments& segments,
+                            const std::optional<at::Tensor>& dt_bias, const at::Tensor& A,
+                            const at::Tensor& B, const at::Tensor& C,
+                            const std::optional<at::Tensor>& D, const Segments& segments,
                             at::Tensor* state) {
+    const at::Tensor bias = dt_bias.value_or(at::Tensor()), skip = D.value_or(at::Tensor());
     at::Tensor checkpoints;
-    const at::Tensor y = run_forward({x, dt, dt_bias, A, B, C, D}, segments, state, &checkpoints);
-    context->save_for_backward({x, dt, dt_bias, A, B, C, D, checkpoints});
+    const at::Tensor y = run_forward({x, dt, bias, A, B, C, skip}, segments, state, &checkpoints);
+    context->save_for_backward({x, dt, bias, A, B, C, skip, checkpoints});
     context->saved_data["starts"] = segments.starts;
     return y;
   }
@@ -142,7 +144,8 @@ at::Tensor selective_scan(const SelectiveScanInputs& in, const Segments& segment
   if (!needs_gradient({in.x, in.dt, in.dt_bias, in.A, in.B, in.C, in.D})) {
     return run_forward(in, segments, state, /*checkpoints=*/nullptr);
   }
-  return SelectiveScan::apply(in.x, in.dt, in.dt_bias, in.A, in.B, in.C, in.D, segments, state);
+  return SelectiveScan::apply(in.x, in.dt, optional_input(in.dt_bias), in.A, in.B, in.C,
+                              optional_input(in.D), segments, state);
 }
 
 }  // namespace mambify

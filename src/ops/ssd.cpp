@@ -98,13 +98,15 @@ at::Tensor run_forward(const SsdInputs& inputs, const Segments& segments, at::Te
 class Ssd : public torch::autograd::Function<Ssd> {
  public:
   static at::Tensor forward(AutogradContext* context, const at::Tensor& x, const at::Tensor& dt,
-                            const at::Tensor& dt_bias, const at::Tensor& A, const at::Tensor& B,
-                            const at::Tensor& C, const at::Tensor& D, double dt_min, double dt_max,
+                            const std::optional<at::Tensor>& dt_bias, const at::Tensor& A,
+                            const at::Tensor& B, const at::Tensor& C,
+                            const std::optional<at::Tensor>& D, double dt_min, double dt_max,
                             const Segments& segments, at::Tensor* state) {
+    const at::Tensor bias = dt_bias.value_or(at::Tensor()), skip = D.value_or(at::Tensor());
     at::Tensor checkpoints;
     const at::Tensor y =
-        run_forward({x, dt, dt_bias, A, B, C, D, dt_min, dt_max}, segments, state, &checkpoints);
-    context->save_for_backward({x, dt, dt_bias, A, B, C, D, checkpoints});
+        run_forward({x, dt, bias, A, B, C, skip, dt_min, dt_max}, segments, state, &checkpoints);
+    context->save_for_backward({x, dt, bias, A, B, C, skip, checkpoints});
     context->saved_data["dt_min"] = dt_min;
     context->saved_data["dt_max"] = dt_max;
     context->saved_data["starts"] = segments.starts;
@@ -159,8 +161,8 @@ at::Tensor ssd(const SsdInputs& in, const Segments& segments, at::Tensor* state)
   if (!needs_gradient({in.x, in.dt, in.dt_bias, in.A, in.B, in.C, in.D})) {
     return run_forward(in, segments, state, /*checkpoints=*/nullptr);
   }
-  return Ssd::apply(in.x, in.dt, in.dt_bias, in.A, in.B, in.C, in.D, in.dt_min, in.dt_max, segments,
-                    state);
+  return Ssd::apply(in.x, in.dt, optional_input(in.dt_bias), in.A, in.B, in.C, optional_input(in.D),
+                    in.dt_min, in.dt_max, segments, state);
 }
 
 }  // namespace mambify

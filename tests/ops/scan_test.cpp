@@ -180,6 +180,36 @@ TEST(SsdOp, WithoutGradientsGivesTheSameBits) {
   EXPECT_TRUE(at::equal(ssd(in, kPacked), y));
 }
 
+// Inputs like `in` whose bias and skip connection are `bias` and `skip`.
+template <typename Inputs>
+Inputs with(Inputs in, const at::Tensor& bias, const at::Tensor& skip) {
+  in.dt_bias = bias;
+  in.D = skip;
+  return in;
+}
+
+TEST(SelectiveScanOp, AnUndefinedBiasOrSkipIsZero) {
+  const Tolerance limit = tolerance("cpu", "fp32");
+  const at::Tensor zeros = at::zeros({24});
+  expect_same_with_gradients(
+      [](const auto& in) {
+        return selective_scan(with(selective_scan_inputs(in), at::Tensor(), at::Tensor()), kPacked);
+      },
+      [&](const auto& in) {
+        return naive_selective_scan(with(selective_scan_inputs(in), zeros, zeros), kPacked);
+      },
+      selective_scan_leaves(), limit.output, limit.gradient);
+}
+
+TEST(SsdOp, AnUndefinedBiasOrSkipIsZero) {
+  const Tolerance limit = tolerance("cpu", "fp32");
+  const at::Tensor zeros = at::zeros({4});
+  expect_same_with_gradients(
+      [](const auto& in) { return ssd(with(ssd_inputs(in), at::Tensor(), at::Tensor()), kPacked); },
+      [&](const auto& in) { return naive_ssd(with(ssd_inputs(in), zeros, zeros), kPacked); },
+      ssd_leaves(), limit.output, limit.gradient);
+}
+
 TEST(ScanOps, SizesThatDoNotFitAreRefused) {
   SelectiveScanInputs scan = selective_scan_inputs(selective_scan_leaves());
   EXPECT_THROW(selective_scan(scan, Segments::one(42)), c10::Error);
