@@ -47,6 +47,9 @@ Selection select_tokens(const LinearKlInputs& in, const LinearKlOptions& options
   if (options.kl_weight != 0) selection.kl_share = shares(kept);
   if (options.ce_weight != 0) {
     selection.labels = in.labels.index_select(0, selection.places);
+    TORCH_CHECK(
+        selection.labels.numel() == 0 || selection.labels.max().item<int64_t>() < in.weight.size(0),
+        "linear_kl: a label lies outside the vocabulary of ", in.weight.size(0));
     selection.ce_share = shares(kept * selection.labels.ge(0));
   }
   return selection;
@@ -79,6 +82,15 @@ class LogitBuffer {
   at::Tensor weight_, logits_, product_;
 };
 
+// How many of `count` tokens to take at once. Equal chunks: a small last one would read the whole
+// output matrix for few rows.
+int64_t chunk_size(int64_t count, int64_t vocab, int64_t wanted) {
+  const int64_t row_bytes = vocab * static_cast<int64_t>(sizeof(float));
+  const int64_t most = wanted > 0 ? wanted : std::max<int64_t>(kChunkBytes / row_bytes, 1);
+  const int64_t chunks = std::max<int64_t>((count + most - 1) / most, 1);
+  return (count + chunks - 1) / chunks;
+}
+
 struct Gradients {
   at::Tensor hidden;  // [T, D]
   at::Tensor weight;  // [V, D] fp32
@@ -91,10 +103,7 @@ LinearKlResult compute(const LinearKlInputs& in, const LinearKlOptions& options,
   const bool with_kl = options.kl_weight != 0, with_ce = options.ce_weight != 0;
   const Selection selection = select_tokens(in, options);
   const int64_t count = selection.places.size(0), vocab = in.weight.size(0);
-  const int64_t fitting = options.chunk_tokens > 0
-                              ? options.chunk_tokens
-                              : kChunkBytes / (vocab * static_cast<int64_t>(sizeof(float)));
-  const int64_t chunk_tokens = std::clamp<int64_t>(fitting, 1, std::max<int64_t>(count, 1));
+  const int64_t chunk_tokens = chunk_size(count, vocab, options.chunk_tokens);
   const auto in_float = in.hidden.options().dtype(at::kFloat).requires_grad(false);
 
   LogitBuffer student(in.weight, chunk_tokens);

@@ -186,6 +186,8 @@ TEST(LinearKl, RefusesInputsThatDoNotFit) {
   inputs = q.inputs();
   inputs.labels = at::Tensor();
   EXPECT_THROW(linear_kl(inputs, {1, 1}), c10::Error);
+  inputs.labels = at::full({kTokens}, kVocab);
+  EXPECT_THROW(linear_kl(inputs, {1, 1}), c10::Error);
   inputs = q.inputs();
   inputs.mask = at::ones({kTokens + 1});
   EXPECT_THROW(linear_kl(inputs, {}), c10::Error);
