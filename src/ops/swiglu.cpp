@@ -3,24 +3,48 @@
 #include <ATen/ATen.h>
 #include <torch/csrc/autograd/custom_function.h>
 
+#include "kernels/swiglu/params.h"
 #include "ops/rows.h"
 
 namespace mambify {
 namespace {
 
+using torch::autograd::AutogradContext;
+using torch::autograd::variable_list;
+
+at::Tensor activate(const at::Tensor& gate, const at::Tensor& up) {
+  TORCH_CHECK(gate.device().is_cpu(), "swiglu: no kernel for ", gate.device());
+  const at::Tensor g = float_contiguous(gate), u = float_contiguous(up);
+  at::Tensor y = at::empty(g.sizes(), g.options());
+  kernels::swiglu_forward_cpu({.count = g.numel(),
+                               .gate = g.const_data_ptr<float>(),
+                               .up = u.const_data_ptr<float>(),
+                               .y = y.mutable_data_ptr<float>()});
+  return y.to(gate.scalar_type());
+}
+
 class SwiGlu : public torch::autograd::Function<SwiGlu> {
  public:
-  static at::Tensor forward(torch::autograd::AutogradContext* context, const at::Tensor& gate,
+  static at::Tensor forward(AutogradContext* context, const at::Tensor& gate,
                             const at::Tensor& up) {
     context->save_for_backward({gate, up});
-    return at::silu(gate).mul_(up);
+    return activate(gate, up);
   }
 
-  static torch::autograd::variable_list backward(torch::autograd::AutogradContext* context,
-                                                 const torch::autograd::variable_list& gradients) {
+  static variable_list backward(AutogradContext* context, const variable_list& gradients) {
     const auto saved = context->get_saved_variables();
-    const at::Tensor &gate = saved[0], &up = saved[1], &dy = gradients[0];
-    return {at::silu_backward(dy * up, gate), at::silu(gate).mul_(dy)};
+    const at::Tensor gate = float_contiguous(saved[0]), up = float_contiguous(saved[1]);
+    const at::Tensor dy = float_contiguous(gradients[0]);
+    at::Tensor dgate, dup;
+    kernels::SwiGluBackwardParams<float> p;
+    p.forward.count = gate.numel();
+    p.forward.gate = gate.const_data_ptr<float>();
+    p.forward.up = up.const_data_ptr<float>();
+    p.dy = dy.const_data_ptr<float>();
+    p.dgate = allocate_like(gate, dgate);
+    p.dup = allocate_like(up, dup);
+    kernels::swiglu_backward_cpu(p);
+    return {in_type_of(saved[0], dgate), in_type_of(saved[1], dup)};
   }
 };
 
@@ -30,7 +54,7 @@ at::Tensor swiglu(const at::Tensor& gate, const at::Tensor& up) {
   TORCH_CHECK(gate.sizes() == up.sizes() && gate.scalar_type() == up.scalar_type(),
               "swiglu: gate is ", gate.sizes(), " of ", gate.scalar_type(), ", up ", up.sizes(),
               " of ", up.scalar_type());
-  return needs_gradient({gate, up}) ? SwiGlu::apply(gate, up) : at::silu(gate).mul_(up);
+  return needs_gradient({gate, up}) ? SwiGlu::apply(gate, up) : activate(gate, up);
 }
 
 }  // namespace mambify

@@ -1,0 +1,44 @@
+#include <algorithm>
+
+#include "kernels/math.h"
+#include "kernels/parallel.h"
+#include "kernels/swiglu/params.h"
+
+namespace mambify::kernels {
+namespace {
+
+constexpr int64_t kBlock = 8192;  // elements of one task
+
+MAMBIFY_CLONES void forward_range(const SwiGluParams<float>& p, Range range) {
+#pragma omp simd
+  for (int64_t i = range.begin; i < range.end; ++i) p.y[i] = fast_silu(p.gate[i]) * p.up[i];
+}
+
+MAMBIFY_CLONES void backward_range(const SwiGluBackwardParams<float>& p, Range range) {
+  const float *gate = p.forward.gate, *up = p.forward.up;
+#pragma omp simd
+  for (int64_t i = range.begin; i < range.end; ++i) {
+    const float s = fast_sigmoid(gate[i]);
+    p.dup[i] = p.dy[i] * gate[i] * s;
+    p.dgate[i] = p.dy[i] * up[i] * s * (1 + gate[i] * (1 - s));
+  }
+}
+
+template <typename Body>
+void parallel_blocks(int64_t count, const Body& body) {
+  parallel_tasks((count + kBlock - 1) / kBlock, count, [&](int64_t task) {
+    body(Range{task * kBlock, std::min((task + 1) * kBlock, count)});
+  });
+}
+
+}  // namespace
+
+void swiglu_forward_cpu(const SwiGluParams<float>& p) {
+  parallel_blocks(p.count, [&](Range range) { forward_range(p, range); });
+}
+
+void swiglu_backward_cpu(const SwiGluBackwardParams<float>& p) {
+  parallel_blocks(p.forward.count, [&](Range range) { backward_range(p, range); });
+}
+
+}  // namespace mambify::kernels
