@@ -125,7 +125,8 @@ void BytePairEncoder::read_merges(const nlohmann::json& merges, const std::strin
   for (size_t rank = 0; rank < merges.size(); ++rank) {
     const auto [left, right] =
         merge_parts(merges[rank], fmt::format("{}: merges[{}]", origin, rank));
-    merges_.insert_or_assign(pair_key(id_of(left, rank), id_of(right, rank)),
+    const TokenId left_id = id_of(left, rank), right_id = id_of(right, rank);
+    merges_.insert_or_assign(pair_key(left_id, right_id),
                              Merge{static_cast<int32_t>(rank), id_of(left + right, rank)});
   }
 }

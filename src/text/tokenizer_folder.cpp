@@ -13,7 +13,7 @@ constexpr const char* kTokenizerConfig = "tokenizer_config.json";
 constexpr const char* kGenerationConfig = "generation_config.json";
 constexpr const char* kChatTemplate = "chat_template.jinja";
 
-// A file of the folder that may be absent, then an empty object.
+// A settings file of the folder, written by Python; it may be absent, then an empty object.
 nlohmann::json read_optional(const fs::path& path) {
   return fs::exists(path) ? read_json(path) : nlohmann::json::object();
 }

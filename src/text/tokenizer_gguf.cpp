@@ -49,6 +49,8 @@ constexpr const char* kPreKey = "tokenizer.ggml.pre";
 constexpr const char* kTokensKey = "tokenizer.ggml.tokens";
 constexpr const char* kTypesKey = "tokenizer.ggml.token_type";
 constexpr const char* kMergesKey = "tokenizer.ggml.merges";
+constexpr const char* kAddBosKey = "tokenizer.ggml.add_bos_token";
+constexpr const char* kChatTemplateKey = "tokenizer.chat_template";
 
 const GgufPreTokenizer& pre_tokenizer(const GgufFile& gguf) {
   const auto name = gguf.find<std::string>(kPreKey).value_or("default");
@@ -117,59 +119,30 @@ nlohmann::json byte_level() {
           {"use_regex", true}};
 }
 
-nlohmann::json post_processor(bool add_bos, const std::string& bos, int64_t bos_id) {
-  if (!add_bos) return byte_level();
-  const nlohmann::json special = {{"SpecialToken", {{"id", bos}, {"type_id", 0}}}};
+// Puts a token in front of the text, when there is one to put.
+nlohmann::json post_processor(const TokenReference* bos) {
+  if (bos == nullptr) return byte_level();
+  const std::string& text = *bos->text;
+  const nlohmann::json special = {{"SpecialToken", {{"id", text}, {"type_id", 0}}}};
   const auto sequence = [](const char* id, int type) -> nlohmann::json {
     return {{"Sequence", {{"id", id}, {"type_id", type}}}};
   };
   return {{"type", "TemplateProcessing"},
           {"single", {special, sequence("A", 0)}},
           {"pair", {special, sequence("A", 0), sequence("B", 1)}},
-          {"special_tokens", {{bos, {{"id", bos}, {"ids", {bos_id}}, {"tokens", {bos}}}}}}};
+          {"special_tokens", {{text, {{"id", text}, {"ids", {*bos->id}}, {"tokens", {text}}}}}}};
 }
 
-}  // namespace
-
-TokenizerSource read_tokenizer_gguf(const GgufFile& gguf) {
-  const auto model = gguf.require<std::string>(kModelKey);
-  if (model != "gpt2") {
-    throw Error("{}: {} is \"{}\"; supported is gpt2 (byte-level BPE)", gguf.path.string(),
-                kModelKey, model);
-  }
-  const GgufPreTokenizer& pre = pre_tokenizer(gguf);
-  const auto& tokens = gguf.require<std::vector<std::string>>(kTokensKey);
-
-  TokenizerSource source;
-  source.origin = gguf.path.string();
-  const auto reference = [&](const std::string& name) {
-    const std::string key = "tokenizer.ggml." + name + "_token_id";
-    TokenReference token{{}, gguf.find<int64_t>(key), source.origin + ": " + key};
-    if (token.id && (*token.id < 0 || *token.id >= static_cast<int64_t>(tokens.size()))) {
-      throw Error("{} is {}; the vocabulary has {} tokens", token.origin, *token.id, tokens.size());
-    }
-    if (token.id) token.text = tokens[static_cast<size_t>(*token.id)];
-    return token;
-  };
-  source.bos = reference("bos");
-  source.eos = reference("eos");
-  for (const char* name : {"eot", "eom"}) {
-    if (auto token = reference(name); token.named()) source.stops.push_back(std::move(token));
-  }
-  const bool add_bos =
-      source.bos.named() && gguf.find<bool>("tokenizer.ggml.add_bos_token").value_or(pre.add_bos);
-  source.add_bos = add_bos;
-  source.chat_template = gguf.find<std::string>("tokenizer.chat_template").value_or("");
-
-  source.document = {
+nlohmann::json tokenizer_document(const GgufFile& gguf, const GgufPreTokenizer& pre,
+                                  const std::vector<std::string>& tokens,
+                                  const TokenReference* added_bos) {
+  nlohmann::json document = {
       {"version", "1.0"},
       {"truncation", nullptr},
       {"padding", nullptr},
-      {"added_tokens", nullptr},
       {"normalizer", nullptr},
       {"pre_tokenizer", nlohmann::json::parse(pre.description)},
-      {"post_processor",
-       post_processor(add_bos, source.bos.text.value_or(""), source.bos.id.value_or(0))},
+      {"post_processor", post_processor(added_bos)},
       {"decoder", byte_level()},
       {"model",
        {{"type", "BPE"},
@@ -182,34 +155,79 @@ TokenizerSource read_tokenizer_gguf(const GgufFile& gguf) {
         {"ignore_merges", pre.ignore_merges}}},
   };
   // Moved in: an initializer list would copy them at each level.
-  source.document["added_tokens"] = added_tokens(gguf, tokens);
-  source.document["model"]["vocab"] = vocabulary(gguf, tokens);
-  source.document["model"]["merges"] = merge_list(gguf);
+  document["added_tokens"] = added_tokens(gguf, tokens);
+  document["model"]["vocab"] = vocabulary(gguf, tokens);
+  document["model"]["merges"] = merge_list(gguf);
+  return document;
+}
 
+TokenReference token_reference(const GgufFile& gguf, const std::vector<std::string>& tokens,
+                               const std::string& name) {
+  const std::string key = "tokenizer.ggml." + name + "_token_id";
+  TokenReference token{{}, gguf.find<int64_t>(key), gguf.path.string() + ": " + key};
+  if (!token.id) return token;
+  if (*token.id < 0 || *token.id >= static_cast<int64_t>(tokens.size())) {
+    throw Error("{} is {}; the vocabulary has {} tokens", token.origin, *token.id, tokens.size());
+  }
+  token.text = tokens[static_cast<size_t>(*token.id)];
+  return token;
+}
+
+nlohmann::json tokenizer_config(const TokenizerSource& source, const TokenReference& unknown,
+                                const TokenReference& padding) {
   nlohmann::json config = {{"tokenizer_class", "PreTrainedTokenizerFast"},
-                           {"add_bos_token", add_bos},
+                           {"add_bos_token", *source.add_bos},
                            {"clean_up_tokenization_spaces", false}};
-  nlohmann::json generation = nlohmann::json::object();
-  if (source.bos.named()) {
-    config["bos_token"] = *source.bos.text;
-    generation["bos_token_id"] = *source.bos.id;
-  }
-  nlohmann::json ends = nlohmann::json::array();
-  if (source.eos.named()) {
-    config["eos_token"] = *source.eos.text;
-    ends.push_back(*source.eos.id);
-  }
+  if (source.bos.text) config["bos_token"] = *source.bos.text;
+  if (source.eos.text) config["eos_token"] = *source.eos.text;
+  if (unknown.text) config["unk_token"] = *unknown.text;
+  if (padding.text) config["pad_token"] = *padding.text;
+  if (!source.chat_template.empty()) config["chat_template"] = source.chat_template;
+  return config;
+}
+
+nlohmann::json generation_config(const TokenizerSource& source) {
+  nlohmann::json config = nlohmann::json::object(), ends = nlohmann::json::array();
+  if (source.bos.id) config["bos_token_id"] = *source.bos.id;
+  if (source.eos.id) ends.push_back(*source.eos.id);
   for (const TokenReference& stop : source.stops) {
     if (std::find(ends.begin(), ends.end(), *stop.id) == ends.end()) ends.push_back(*stop.id);
   }
-  if (!ends.empty()) generation["eos_token_id"] = ends;
-  for (const auto& [name, key] : {std::pair("unknown", "unk_token"), {"padding", "pad_token"}}) {
-    if (const auto token = reference(name); token.named()) config[key] = *token.text;
+  if (!ends.empty()) config["eos_token_id"] = std::move(ends);
+  return config;
+}
+
+}  // namespace
+
+TokenizerSource read_tokenizer_gguf(const GgufFile& gguf) {
+  const auto model = gguf.require<std::string>(kModelKey);
+  if (model != "gpt2") {
+    throw Error("{}: {} is \"{}\"; supported is gpt2 (byte-level BPE)", gguf.path.string(),
+                kModelKey, model);
   }
-  if (!source.chat_template.empty()) config["chat_template"] = source.chat_template;
-  source.files["tokenizer_config.json"] = config.dump(2) + "\n";
-  source.files["generation_config.json"] = generation.dump(2) + "\n";
-  source.files["tokenizer.json"] = source.document.dump();
+  const GgufPreTokenizer& pre = pre_tokenizer(gguf);
+  const auto& tokens = gguf.require<std::vector<std::string>>(kTokensKey);
+  const auto reference = [&](const char* name) { return token_reference(gguf, tokens, name); };
+
+  TokenizerSource source;
+  source.origin = gguf.path.string();
+  source.bos = reference("bos");
+  source.eos = reference("eos");
+  for (const char* name : {"eot", "eom"}) {
+    if (auto token = reference(name); token.named()) source.stops.push_back(std::move(token));
+  }
+  source.add_bos = source.bos.named() && gguf.find<bool>(kAddBosKey).value_or(pre.add_bos);
+  source.chat_template = gguf.find<std::string>(kChatTemplateKey).value_or("");
+  if (!is_valid_utf8(source.chat_template)) {
+    throw Error("{}: {} is not valid UTF-8", source.origin, kChatTemplateKey);
+  }
+  source.document = tokenizer_document(gguf, pre, tokens, *source.add_bos ? &source.bos : nullptr);
+  source.files = {
+      {"tokenizer.json", source.document.dump()},
+      {"tokenizer_config.json",
+       tokenizer_config(source, reference("unknown"), reference("padding")).dump(2) + "\n"},
+      {"generation_config.json", generation_config(source).dump(2) + "\n"},
+  };
   return source;
 }
 
