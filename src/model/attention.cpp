@@ -4,11 +4,11 @@
 #include <ATen/ops/linear.h>
 #include <ATen/ops/scaled_dot_product_attention.h>
 
-#include <algorithm>
 #include <limits>
 #include <optional>
 
 #include "model/mixers.h"
+#include "ops/decode_attention.h"
 
 namespace mambify {
 namespace {
@@ -56,19 +56,6 @@ at::Tensor attention_over_cache(const at::Tensor& q, const at::Tensor& keys,
       .reshape({tokens, heads, width});
 }
 
-// One new token for each of several rows. q: [rows, H, P]; keys, values: [rows, G, capacity, P].
-at::Tensor attention_of_one_token_each(const at::Tensor& q, const at::Tensor& keys,
-                                       const at::Tensor& values, const Context& context) {
-  const int64_t rows = q.size(0), heads = q.size(1), width = q.size(2), groups = keys.size(1);
-  const int64_t longest = *std::ranges::max_element(context.positions) + 1;
-  std::optional<at::Tensor> mask;
-  if (context.single_token_mask.defined()) mask = context.single_token_mask;
-  const at::Tensor y = at::scaled_dot_product_attention(
-      q.view({rows, groups, heads / groups, width}), keys.narrow(2, 0, longest),
-      values.narrow(2, 0, longest), mask);
-  return y.reshape({rows, heads, width});
-}
-
 }  // namespace
 
 at::Tensor forward(const ModelConfig& config, const Attention& mixer, const at::Tensor& u,
@@ -97,8 +84,9 @@ at::Tensor forward(const ModelConfig& config, const Attention& mixer, const at::
     state->keys.index_put_({context.token_rows, {}, context.token_positions}, k);
     state->values.index_put_({context.token_rows, {}, context.token_positions}, v);
     if (segments.tokens() == segments.documents()) {
-      y = attention_of_one_token_each(q, select_rows(state->keys, context.rows),
-                                      select_rows(state->values, context.rows), context);
+      std::vector<int64_t> lengths = context.positions;
+      for (int64_t& length : lengths) ++length;
+      y = decode_attention(q, state->keys, state->values, context.rows, lengths);
     } else {
       std::vector<at::Tensor> documents;
       for (int64_t d = 0; d < segments.documents(); ++d) {

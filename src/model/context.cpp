@@ -1,12 +1,9 @@
 #include "model/context.h"
 
-#include <ATen/ops/arange.h>
-#include <ATen/ops/full.h>
 #include <ATen/ops/tensor.h>
 #include <ATen/ops/zeros.h>
 
 #include <algorithm>
-#include <limits>
 #include <numeric>
 
 #include "ops/rotary.h"
@@ -132,16 +129,6 @@ Context make_context(const ModelConfig& config, Segments segments, const at::Ten
 
   context.token_positions = positions;
   context.token_rows = token_rows.to(options.device());
-  const auto [shortest, longest] = std::ranges::minmax(context.positions);
-  if (documents.tokens() == documents.documents() && shortest != longest) {
-    const at::Tensor seen =
-        at::arange(longest + 1, positions.options()).unsqueeze(0) <= positions.unsqueeze(1);
-    context.single_token_mask = at::full({documents.documents(), longest + 1},
-                                         -std::numeric_limits<float>::infinity(), options)
-                                    .masked_fill_(seen, 0)
-                                    .unsqueeze(1)
-                                    .unsqueeze(1);
-  }
   return context;
 }
 

@@ -41,11 +41,8 @@ struct Context {
   std::vector<int64_t> rows;       // per document, its row in the state; empty without a state
   std::vector<int64_t> positions;  // per document, the position of its first token
 
-  // With a state and attention layers only: where each token's key and value go, [tokens] int64,
-  // and, when every document is one token long and they stand at different positions, the additive
-  // mask [documents, 1, 1, longest] over the cache.
+  // With a state and attention layers only: where each token's key and value go, [tokens] int64.
   at::Tensor token_rows, token_positions;
-  at::Tensor single_token_mask;
 };
 
 // The rows of a state's tensor, [rows, ...]: a view where they are neighbours, a copy otherwise.

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <ATen/ATen.h>
+#include <ATen/core/grad_mode.h>
 
 #include <initializer_list>
 #include <optional>
@@ -20,7 +21,7 @@ inline bool needs_gradient(std::initializer_list<at::Tensor> tensors) {
 // The tensor in fp32 with everything behind its first dimension contiguous; stride(0) is free. No
 // copy when it already is so.
 inline at::Tensor float_rows(const at::Tensor& tensor) {
-  const at::Tensor converted = tensor.to(at::kFloat);
+  at::Tensor converted = tensor.to(at::kFloat);
   int64_t expected = 1;
   for (int64_t d = converted.dim() - 1; d > 0; --d) {
     if (converted.size(d) != 1 && converted.stride(d) != expected) return converted.contiguous();

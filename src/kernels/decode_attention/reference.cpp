@@ -1,0 +1,46 @@
+#include <algorithm>
+#include <bit>
+#include <cmath>
+#include <vector>
+
+#include "kernels/decode_attention/params.h"
+
+namespace mambify::kernels {
+namespace {
+
+double value_of(float x) { return x; }
+double value_of(Bf16 x) { return std::bit_cast<float>(static_cast<uint32_t>(x.bits) << 16); }
+
+}  // namespace
+
+template <typename Cache>
+void decode_attention_reference(const DecodeAttentionParams<Cache>& p) {
+  for (int64_t s = 0; s < p.sequences; ++s) {
+    for (int64_t h = 0; h < p.heads; ++h) {
+      const int64_t group = h / (p.heads / p.groups);
+      const int64_t offset = p.rows[s] * p.row_stride + group * p.group_stride;
+      const float* q = p.q + (s * p.heads + h) * p.width;
+      std::vector<double> weights(p.lengths[s], 0.0);
+      for (int64_t t = 0; t < p.lengths[s]; ++t) {
+        for (int64_t i = 0; i < p.width; ++i) {
+          weights[t] += p.scale * q[i] * value_of(p.keys[offset + t * p.width + i]);
+        }
+      }
+      const double largest = *std::max_element(weights.begin(), weights.end());
+      double total = 0;
+      for (double& weight : weights) total += weight = std::exp(weight - largest);
+      for (int64_t i = 0; i < p.width; ++i) {
+        double sum = 0;
+        for (int64_t t = 0; t < p.lengths[s]; ++t) {
+          sum += weights[t] / total * value_of(p.values[offset + t * p.width + i]);
+        }
+        p.y[(s * p.heads + h) * p.width + i] = static_cast<float>(sum);
+      }
+    }
+  }
+}
+
+template void decode_attention_reference(const DecodeAttentionParams<float>&);
+template void decode_attention_reference(const DecodeAttentionParams<Bf16>&);
+
+}  // namespace mambify::kernels

@@ -1,0 +1,72 @@
+#include "ops/decode_attention.h"
+
+#include <ATen/ATen.h>
+
+#include <cmath>
+
+#include "kernels/decode_attention/params.h"
+#include "ops/rows.h"
+
+namespace mambify {
+namespace {
+
+void check(const at::Tensor& q, const at::Tensor& keys, const at::Tensor& values,
+           const std::vector<int64_t>& rows, const std::vector<int64_t>& lengths) {
+  TORCH_CHECK(q.device().is_cpu(), "decode_attention: no kernel for ", q.device());
+  TORCH_CHECK(q.dim() == 3 && keys.dim() == 4 && keys.sizes() == values.sizes() &&
+                  q.size(2) == keys.size(3) && q.size(1) % keys.size(1) == 0,
+              "decode_attention: q is ", q.sizes(), ", keys ", keys.sizes(), ", values ",
+              values.sizes());
+  TORCH_CHECK(q.scalar_type() == keys.scalar_type() && q.scalar_type() == values.scalar_type() &&
+                  (q.scalar_type() == at::kFloat || q.scalar_type() == at::kBFloat16),
+              "decode_attention: q is ", q.scalar_type(), ", the cache ", keys.scalar_type());
+  TORCH_CHECK(keys.is_contiguous() && values.is_contiguous(),
+              "decode_attention: the cache is not contiguous");
+  const auto sequences = static_cast<size_t>(q.size(0));
+  TORCH_CHECK(rows.size() == sequences && lengths.size() == sequences,
+              "decode_attention: ", sequences, " sequences with ", rows.size(), " rows and ",
+              lengths.size(), " lengths");
+  for (size_t s = 0; s < sequences; ++s) {
+    TORCH_CHECK(
+        rows[s] >= 0 && rows[s] < keys.size(0) && lengths[s] >= 1 && lengths[s] <= keys.size(2),
+        "decode_attention: row ", rows[s], ", length ", lengths[s], " of a cache ", keys.sizes());
+  }
+}
+
+// Cache: how the kernel sees an element; Element: how LibTorch does.
+template <typename Cache, typename Element>
+void run(const at::Tensor& q, const at::Tensor& keys, const at::Tensor& values,
+         const std::vector<int64_t>& rows, const std::vector<int64_t>& lengths, at::Tensor& y) {
+  kernels::DecodeAttentionParams<Cache> p;
+  p.sequences = q.size(0);
+  p.heads = q.size(1);
+  p.groups = keys.size(1);
+  p.width = q.size(2);
+  p.scale = 1 / std::sqrt(static_cast<float>(p.width));
+  p.rows = rows.data();
+  p.lengths = lengths.data();
+  p.q = q.const_data_ptr<float>();
+  p.keys = reinterpret_cast<const Cache*>(keys.const_data_ptr<Element>());
+  p.values = reinterpret_cast<const Cache*>(values.const_data_ptr<Element>());
+  p.row_stride = keys.stride(0);
+  p.group_stride = keys.stride(1);
+  p.y = y.mutable_data_ptr<float>();
+  kernels::decode_attention_cpu(p);
+}
+
+}  // namespace
+
+at::Tensor decode_attention(const at::Tensor& q, const at::Tensor& keys, const at::Tensor& values,
+                            const std::vector<int64_t>& rows, const std::vector<int64_t>& lengths) {
+  check(q, keys, values, rows, lengths);
+  const at::Tensor queries = float_contiguous(q);
+  at::Tensor y = at::empty(queries.sizes(), queries.options());
+  if (keys.scalar_type() == at::kFloat) {
+    run<float, float>(queries, keys, values, rows, lengths, y);
+  } else {
+    run<kernels::Bf16, at::BFloat16>(queries, keys, values, rows, lengths, y);
+  }
+  return in_type_of(q, y);
+}
+
+}  // namespace mambify

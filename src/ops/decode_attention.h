@@ -1,0 +1,18 @@
+// Attention of one new token for each of several sequences over their key/value caches.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <vector>
+
+namespace mambify {
+
+// q: [sequences, heads, width]. keys, values: [rows, groups, capacity, width], of q's type, fp32 or
+// bf16; query head h reads group h / (heads / groups). Sequence s reads positions [0, lengths[s])
+// of row rows[s]. Scores are scaled by width^-1/2 and accumulated in fp32. Returns what q is like.
+// The bits of a sequence do not depend on the others. Not differentiable.
+at::Tensor decode_attention(const at::Tensor& q, const at::Tensor& keys, const at::Tensor& values,
+                            const std::vector<int64_t>& rows, const std::vector<int64_t>& lengths);
+
+}  // namespace mambify
