@@ -14,7 +14,7 @@ at::Tensor inverse_frequencies(const RopeConfig& config, int64_t head_dim,
                                const at::Device& device) {
   const auto exponents =
       at::arange(0, head_dim, 2, at::TensorOptions(at::kFloat).device(device)) / head_dim;
-  const at::Tensor frequencies = at::reciprocal(at::pow(config.theta, exponents));
+  at::Tensor frequencies = at::reciprocal(at::pow(config.theta, exponents));
   if (!config.llama3) return frequencies;
 
   // Wavelengths beyond what the model was first trained on are stretched by `factor`, short ones

@@ -70,6 +70,7 @@ MAMBIFY_INLINE void forward_range(const Params& p, int width, Range range, const
     }
     const Taps taps = taps_of(p, width, start, position, 0, window, p.channels);
     float* y = p.y + t * p.y_stride;
+    // NOLINTNEXTLINE(bugprone-branch-clone): clang-tidy does not see into OpenMP loops.
     if (p.silu) {
 #pragma omp simd
       for (int64_t c = 0; c < p.channels; ++c) {
