@@ -36,18 +36,13 @@ std::vector<int64_t> choose_layers(const ConvertVerbOptions& options, int64_t n_
 }
 
 void write_student(const Model& student, const ConvertVerbOptions& options) {
-  const fs::path teacher = options.teacher;
   write_directory_atomically(options.out, [&](const fs::path& folder) {
     save_model(student, folder, compute_dtype(options.common));
     if (!has_tokenizer(options.teacher)) {
       spdlog::warn("{} has no tokenizer.json, so the student has none either", options.teacher);
       return;
     }
-    Tokenizer::load(teacher).save(folder);
-    // it names the tokens that end a text
-    if (const fs::path generation = teacher / "generation_config.json"; fs::exists(generation)) {
-      fs::copy_file(generation, folder / "generation_config.json");
-    }
+    Tokenizer::load(options.teacher).save(folder);
   });
 }
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <numeric>
 #include <vector>
 
 #include "core/random.h"
@@ -54,7 +55,7 @@ Estimate estimate(std::span<const double> values) {
   Estimate result;
   if (values.empty()) return result;
   const auto n = static_cast<double>(values.size());
-  for (const double value : values) result.mean += value / n;
+  result.mean = std::accumulate(values.begin(), values.end(), 0.0) / n;
   if (values.size() < 2) return result;
   double squares = 0;
   for (const double value : values) squares += (value - result.mean) * (value - result.mean);
