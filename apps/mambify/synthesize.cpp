@@ -53,11 +53,14 @@ void run_synthesize(SynthesizeVerb& verb) {
   const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - start;
 
   write_chats(verb.out, result.chats);
-  spdlog::info("{}: {} conversations, {} tokens; left out: {} unfinished, {} malformed", verb.out,
-               result.chats.size(), result.tokens, result.unfinished, result.malformed);
+  spdlog::info(
+      "{}: {} conversations ({} of them cut), {} tokens; left out: {} unfinished, {} malformed",
+      verb.out, result.chats.size(), result.cut, result.tokens, result.unfinished,
+      result.malformed);
   if (verb.common.json) {
     print_json({{"conversations", result.chats.size()},
                 {"tokens", result.tokens},
+                {"cut", result.cut},
                 {"unfinished", result.unfinished},
                 {"malformed", result.malformed},
                 {"tokens_per_second", result.tokens / seconds.count()}});

@@ -25,11 +25,22 @@ struct UserTurnFrame {
 struct Draft {
   Chat messages;
   int64_t tokens = 0;
-  bool unfinished = false, malformed = false;
+  bool cut = false, unfinished = false, malformed = false;
   bool done = false;
 
   bool kept() const { return done && !unfinished && !malformed; }
 };
+
+// The text up to the end of its last sentence or line, "" when that loses more than half of it.
+std::string whole_sentences(const std::string& text) {
+  for (size_t end = text.size(); end > text.size() / 2; --end) {
+    const bool line_ends = end < text.size() && text[end] == '\n';
+    const bool sentence_ends = end < text.size() && text[end] == ' ' &&
+                               std::string_view(".!?").find(text[end - 1]) != std::string::npos;
+    if (line_ends || sentence_ends) return text.substr(0, text.find_last_not_of(" \n", end) + 1);
+  }
+  return "";
+}
 
 class Writer {
  public:
@@ -62,7 +73,7 @@ class Writer {
   bool launch() {
     bool launched = false;
     while (running_ < options_.rows && more_prompts()) {
-      const int64_t mean = finished_ > 0 ? finished_tokens_ / finished_ : options_.max_length / 4;
+      const int64_t mean = finished_ > 0 ? finished_tokens_ / finished_ : options_.max_length / 2;
       if (running_ > 0 && finished_tokens_ + running_ * mean >= options_.tokens) break;
       start(static_cast<int64_t>(drafts_.size()));
       launched = true;
@@ -104,7 +115,14 @@ class Writer {
       return end(number);
     }
     GenerationRequest request = request_for(number, std::move(prompt));
-    request.on_finish = [this, number](const GenerationResult& turn) {
+    request.on_finish = [this, number](GenerationResult turn) {
+      if (turn.finish_reason == FinishReason::length) {
+        turn.text = whole_sentences(turn.text);
+        if (!turn.text.empty()) {
+          turn.finish_reason = FinishReason::stop;
+          drafts_[number].cut = true;
+        }
+      }
       if (!take(number, "assistant", turn)) return;
       drafts_[number].tokens = turn.prompt_tokens + static_cast<int64_t>(turn.ids.size());
       end(number);
@@ -166,6 +184,7 @@ class Writer {
       result_.unfinished += draft.unfinished;
       result_.malformed += draft.malformed;
       if (!draft.kept()) continue;
+      result_.cut += draft.cut;
       result_.tokens += draft.tokens;
       result_.chats.push_back(std::move(draft.messages));
     }

@@ -24,6 +24,8 @@ struct SynthesisOptions {
 struct SynthesisResult {
   std::vector<Chat> chats;  // in the order of their numbers
   int64_t tokens = 0;       // of the chats
+  // Of the chats, those whose answer reached max_length and was cut behind its last sentence.
+  int64_t cut = 0;
   // Conversations that were left out: longer than max_length, or a turn empty or not plain text.
   int64_t unfinished = 0;
   int64_t malformed = 0;

@@ -106,6 +106,26 @@ TEST_F(Synthesis, AGreedyTeacherAnswersEachPromptOnce) {
   EXPECT_EQ(static_cast<int64_t>(result.chats.size()) + result.unfinished + result.malformed, 2);
 }
 
+TEST_F(Synthesis, AnAnswerThatIsTooLongEndsWithAWholeSentence) {
+  // Turns that hardly ever end: nearly every answer is as long as it may be.
+  Model endless = clone(model_);
+  endless.lm_head.select(0, chat_.turn_end_ids(tokenizer_).front()).select(0, 0).fill_(-1);
+  for (const char* piece : {". ", ".", " ", "\n"}) {
+    for (TokenId id : tokenizer_.encode(piece)) endless.lm_head.select(0, id)[0].fill_(0.7);
+  }
+  const std::vector<Chat> prompts = {{{"user", "One?"}}};
+  const SynthesisResult result =
+      synthesize(endless, tokenizer_, chat_, prompts,
+                 {.tokens = 300, .max_length = 64, .rows = 4, .sampling = {.temperature = 1}});
+  EXPECT_GT(result.cut, 0);
+  EXPECT_EQ(result.cut, static_cast<int64_t>(result.chats.size()));
+  for (const Chat& chat : result.chats) {
+    const std::string& answer = chat.back().content;
+    EXPECT_FALSE(answer.ends_with(" ") || answer.ends_with("\n")) << answer;
+    EXPECT_LT(tokenizer_.encode(answer).size(), 64u);
+  }
+}
+
 TEST_F(Synthesis, ATeacherThatNeverFinishesIsAnError) {
   const std::vector<Chat> prompts = {{{"user", "One?"}}};
   EXPECT_THROW(synthesize(model_, tokenizer_, chat_, prompts,
