@@ -8,7 +8,7 @@ namespace mambify {
 
 at::Tensor LayerInitialiser::uniform(DrawnParameter parameter, at::IntArrayRef shape, double low,
                                      double high) const {
-  const at::Tensor result = at::empty(shape, at::kFloat);
+  at::Tensor result = at::empty(shape, at::kFloat);
   float* values = result.data_ptr<float>();
   for (int64_t i = 0; i < result.numel(); ++i) {
     const double u = random_.uniform(static_cast<uint32_t>(parameter), static_cast<uint32_t>(i));

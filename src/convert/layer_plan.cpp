@@ -27,7 +27,7 @@ std::vector<int64_t> conversion_order(const fs::path& path, int64_t n_layer) {
     throw Error("{}: measured on a model of {} layers, this one has {}", path.string(), layers,
                 n_layer);
   }
-  const auto order = reader.require<std::vector<int64_t>>("order");
+  auto order = reader.require<std::vector<int64_t>>("order");
   std::vector<bool> seen(n_layer, false);
   for (const int64_t layer : order) {
     if (layer < 0 || layer >= n_layer || seen[layer]) {
