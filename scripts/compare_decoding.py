@@ -73,7 +73,9 @@ def run_mambify(arguments, dtype):
 def run_transformers(arguments, folder, dtype, prompt_ids):
     import torch
     from transformers import AutoModelForCausalLM
+    from transformers.utils import logging
 
+    logging.disable_progress_bar()
     torch.set_num_threads(arguments.threads)
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, dtype)).eval()
     rates = []
