@@ -123,6 +123,7 @@ def main():
     parser.add_argument("--seeds", type=int, default=2)
     options = parser.parse_args()
     transformers.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
 
     failed = 0
     for name, make in CASES.items():

@@ -67,6 +67,7 @@ def main():
     parser.add_argument("--windows", type=int, default=2)
     options = parser.parse_args()
     transformers.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
 
     model = transformers.AutoModelForCausalLM.from_pretrained(
         options.model, dtype=torch.float32
