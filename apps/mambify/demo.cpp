@@ -41,7 +41,7 @@ fs::path write_text(const LoadedModel& teacher, const DemoOptions& options, cons
   SynthesisOptions synthesis;
   synthesis.tokens = tokens;
   synthesis.max_length = 512;
-  synthesis.sampling.seed = seed;
+  synthesis.sampling = {.temperature = 0.8, .top_p = 0.95, .seed = seed};
   Progress progress(name, tokens, "tokens");
   const SynthesisResult result =
       synthesize(teacher.model, teacher.tokenizer, teacher.chat_template(""), {}, synthesis,
@@ -66,8 +66,8 @@ sequence_length = 512
 [[stage]]
 kind = "align"
 minutes = {align}
-batch_tokens = 1024
-learning_rate = 3e-3
+batch_tokens = 512
+learning_rate = 1e-2
 
 [[stage]]
 kind = "distill"

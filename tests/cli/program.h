@@ -1,6 +1,7 @@
 // Runs the program as a user would: a command line in, exit code, stdout and stderr out.
 #pragma once
 
+#include <fmt/format.h>
 #include <sys/wait.h>
 
 #include <cstdlib>
@@ -22,9 +23,15 @@ struct Outcome {
 };
 
 inline std::string quoted(const std::string& argument) {
-  std::string result = "'";
-  for (char c : argument) result += c == '\'' ? std::string("'\\''") : std::string(1, c);
-  return result + "'";
+  std::string result;
+  for (char c : argument) {
+    if (c == '\'') {
+      result += "'\\''";
+    } else {
+      result += c;
+    }
+  }
+  return fmt::format("'{}'", result);
 }
 
 // `before`: shell text in front of the program ("ulimit -f 1;"); input: what it reads on stdin.
@@ -32,10 +39,10 @@ inline Outcome run(const std::vector<std::string>& arguments, const std::string&
                    const std::string& before = "") {
   const ScratchFolder scratch;
   write_file_atomically(scratch / "in", input);
-  std::string command = before + " " + quoted(MAMBIFY_PROGRAM);
-  for (const std::string& argument : arguments) command += " " + quoted(argument);
-  command += " <" + quoted(scratch / "in") + " >" + quoted(scratch / "out") + " 2>" +
-             quoted(scratch / "err");
+  std::string command = fmt::format("{} {}", before, quoted(MAMBIFY_PROGRAM));
+  for (const std::string& argument : arguments) command += ' ' + quoted(argument);
+  command += fmt::format(" <{} >{} 2>{}", quoted(scratch / "in"), quoted(scratch / "out"),
+                         quoted(scratch / "err"));
   const int status = std::system(command.c_str());
   return {WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status),
           read_text_file(scratch / "out"), read_text_file(scratch / "err")};
