@@ -1,5 +1,4 @@
 #include <algorithm>
-#include <bit>
 #include <cstdint>
 #include <limits>
 #include <vector>
@@ -12,11 +11,6 @@ namespace mambify::kernels {
 namespace {
 
 constexpr int64_t kBlock = 64;  // positions whose scores are held at once
-
-MAMBIFY_INLINE float load(float x) { return x; }
-MAMBIFY_INLINE float load(Bf16 x) {
-  return std::bit_cast<float>(static_cast<uint32_t>(x.bits) << 16);
-}
 
 // What is known of one query head after some blocks: online softmax (Milakov and Gimelshein 2018,
 // arXiv 1805.02867).
@@ -36,7 +30,7 @@ MAMBIFY_INLINE void attend_block(const Cache* keys, const Cache* values, int64_t
     const Cache* key = keys + t * width;
     float sum = 0;
 #pragma omp simd reduction(+ : sum)
-    for (int64_t i = 0; i < width; ++i) sum += q[i] * load(key[i]);
+    for (int64_t i = 0; i < width; ++i) sum += q[i] * to_float(key[i]);
     scores[t] = scale * sum;
     largest = scores[t] > largest ? scores[t] : largest;
   }
@@ -55,7 +49,7 @@ MAMBIFY_INLINE void attend_block(const Cache* keys, const Cache* values, int64_t
     const Cache* value = values + t * width;
     const float weight = scores[t];
 #pragma omp simd
-    for (int64_t i = 0; i < width; ++i) y[i] += weight * load(value[i]);
+    for (int64_t i = 0; i < width; ++i) y[i] += weight * to_float(value[i]);
   }
 }
 

@@ -3,12 +3,9 @@
 
 #include <cstdint>
 
-namespace mambify::kernels {
+#include "kernels/bf16.h"
 
-// A bfloat16 as it lies in memory.
-struct Bf16 {
-  uint16_t bits;
-};
+namespace mambify::kernels {
 
 // y = softmax(scale q . keys) values over the positions a sequence has seen, its own included;
 // query head h reads key/value head h / (heads / groups). Elements of a position are contiguous,

@@ -1,5 +1,4 @@
 #include <algorithm>
-#include <bit>
 #include <cmath>
 #include <vector>
 
@@ -8,8 +7,10 @@
 namespace mambify::kernels {
 namespace {
 
-double value_of(float x) { return x; }
-double value_of(Bf16 x) { return std::bit_cast<float>(static_cast<uint32_t>(x.bits) << 16); }
+template <typename Cache>
+double value_of(Cache x) {
+  return to_float(x);
+}
 
 }  // namespace
 

@@ -1,0 +1,32 @@
+#include "kernels/rows_linear/params.h"
+
+namespace mambify::kernels {
+namespace {
+
+// Where the weight of an output and an input stands within its panel.
+int64_t place_in_panel(const float*, int64_t output) { return output; }
+int64_t place_in_panel(const Bf16*, int64_t output) {
+  return output < kPanel / 2 ? 2 * output : 2 * (output - kPanel / 2) + 1;
+}
+
+}  // namespace
+
+template <typename Weight>
+void rows_linear_reference(const RowsLinearParams<Weight>& p) {
+  for (int64_t row = 0; row < p.rows; ++row) {
+    for (int64_t output = 0; output < p.outputs; ++output) {
+      const Weight* panel = p.packed + output / kPanel * p.inputs * kPanel;
+      const int64_t place = place_in_panel(panel, output % kPanel);
+      double sum = 0;
+      for (int64_t i = 0; i < p.inputs; ++i) {
+        sum += static_cast<double>(p.x[row * p.x_stride + i]) * to_float(panel[i * kPanel + place]);
+      }
+      p.y[row * p.y_stride + output] = static_cast<float>(sum);
+    }
+  }
+}
+
+template void rows_linear_reference(const RowsLinearParams<float>& p);
+template void rows_linear_reference(const RowsLinearParams<Bf16>& p);
+
+}  // namespace mambify::kernels

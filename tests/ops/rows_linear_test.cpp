@@ -1,0 +1,49 @@
+#include "ops/rows_linear.h"
+
+#include <gtest/gtest.h>
+
+#include "ops/tensors.h"
+#include "tolerances.h"
+
+namespace mambify {
+namespace {
+
+using namespace testing;
+
+at::Tensor random_tensor(at::IntArrayRef sizes, uint64_t seed, at::ScalarType dtype = at::kFloat) {
+  return random_leaf(sizes, seed, 1, dtype).detach();
+}
+
+TEST(RowsLinear, MultipliesAsLinearDoes) {
+  const at::Tensor x = random_tensor({7, 65}, 1), weight = random_tensor({45, 65}, 2);
+  EXPECT_LT(tensor_error(rows_linear(x, pack_matrix(weight)), at::linear(x, weight)),
+            tolerance("cpu", "fp32").output);
+}
+
+TEST(RowsLinear, TakesViews) {
+  const at::Tensor wide = random_tensor({7, 130}, 1), tall = random_tensor({65, 45}, 2);
+  const at::Tensor x = wide.narrow(1, 40, 65), weight = tall.t();
+  EXPECT_LT(tensor_error(rows_linear(x, pack_matrix(weight)), at::linear(x, weight)),
+            tolerance("cpu", "fp32").output);
+}
+
+TEST(RowsLinear, AccumulatesBf16InFp32) {
+  const at::Tensor x = random_tensor({3, 600}, 1, at::kBFloat16);
+  const at::Tensor weight = random_tensor({33, 600}, 2, at::kBFloat16);
+  const at::Tensor y = rows_linear(x, pack_matrix(weight));
+  EXPECT_EQ(y.scalar_type(), at::kBFloat16);
+  const at::Tensor exact = at::linear(x.to(at::kDouble), weight.to(at::kDouble));
+  // Half a unit in the last place of a bf16 result.
+  EXPECT_LT(tensor_error(y, exact), 1.0 / 256);
+}
+
+TEST(RowsLinear, RefusesWhatDoesNotFit) {
+  const PackedMatrix weight = pack_matrix(at::zeros({4, 8}));
+  EXPECT_THROW(rows_linear(at::zeros({2, 9}), weight), c10::Error);
+  EXPECT_THROW(rows_linear(at::zeros({2, 8}, at::kBFloat16), weight), c10::Error);
+  EXPECT_THROW(pack_matrix(at::zeros({4, 8}, at::kDouble)), c10::Error);
+  EXPECT_THROW(pack_matrix(at::zeros({4})), c10::Error);
+}
+
+}  // namespace
+}  // namespace mambify
