@@ -7,7 +7,6 @@
 #include <algorithm>
 #include <chrono>
 #include <limits>
-#include <optional>
 #include <utility>
 
 #include "core/error.h"
@@ -62,6 +61,8 @@ struct Engine::Sequence {
 
 Engine::Engine(const Model& model, const Tokenizer* tokenizer, const EngineOptions& options)
     : model_(model),
+      packed_(model.embedding.device().is_cpu() ? std::optional<PackedWeights>(model)
+                                                : std::nullopt),
       tokenizer_(tokenizer),
       options_(options),
       state_(model.config, options.rows,
@@ -159,8 +160,9 @@ bool Engine::step() {
 
 std::vector<TokenId> Engine::draw(const std::vector<int64_t>& rows,
                                   const at::Tensor& hidden) const {
-  const at::Tensor scores =
-      logits(model_, hidden).to(at::TensorOptions(at::kCPU).dtype(at::kFloat)).contiguous();
+  const at::Tensor scores = logits(model_, hidden, packed_ ? &*packed_ : nullptr)
+                                .to(at::TensorOptions(at::kCPU).dtype(at::kFloat))
+                                .contiguous();
   const int64_t vocabulary = scores.size(1);
   const float* first = scores.const_data_ptr<float>();
   std::vector<TokenId> drawn(rows.size());
@@ -193,8 +195,9 @@ void Engine::pass(const std::vector<int64_t>& rows, bool prefill) {
     }
   }
   const at::Device device = model_.embedding.device();
-  const Context context =
+  Context context =
       make_context(model_.config, std::move(segments), model_.embedding.options(), &state_, rows);
+  if (packed_) context.packed = &*packed_;
   at::Tensor hidden =
       hidden_states(model_, at::tensor(ids, at::kLong).to(device), context, &state_);
 

@@ -6,6 +6,7 @@
 #include <deque>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -106,6 +107,7 @@ class Engine {
   void finish(int64_t row, FinishReason reason);
 
   const Model& model_;
+  const std::optional<PackedWeights> packed_;  // on the CPU
   const Tokenizer* tokenizer_;
   EngineOptions options_;
   ModelState state_;

@@ -1,7 +1,6 @@
 #include <ATen/TensorIndexing.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/full.h>
-#include <ATen/ops/linear.h>
 #include <ATen/ops/scaled_dot_product_attention.h>
 
 #include <limits>
@@ -63,7 +62,7 @@ at::Tensor forward(const ModelConfig& config, const Attention& mixer, const at::
   const AttentionConfig& sizes = config.attention;
   const int64_t tokens = u.size(0);
   const auto heads = [&](const at::Tensor& weight, const at::Tensor& bias) {
-    return at::linear(u, weight, bias).view({tokens, -1, sizes.head_dim});
+    return project(context.packed, u, weight, bias).view({tokens, -1, sizes.head_dim});
   };
   const at::Tensor q = rotary(heads(mixer.q_proj, mixer.q_bias), context.cos, context.sin);
   const at::Tensor k = rotary(heads(mixer.k_proj, mixer.k_bias), context.cos, context.sin);
@@ -99,8 +98,8 @@ at::Tensor forward(const ModelConfig& config, const Attention& mixer, const at::
       y = documents.size() == 1 ? documents.front() : at::cat(documents);
     }
   }
-  return at::linear(y.reshape({tokens, sizes.n_heads * sizes.head_dim}), mixer.o_proj,
-                    mixer.o_bias);
+  return project(context.packed, y.reshape({tokens, sizes.n_heads * sizes.head_dim}), mixer.o_proj,
+                 mixer.o_bias);
 }
 
 }  // namespace mambify

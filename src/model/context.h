@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "model/config.h"
+#include "model/projection.h"
 #include "ops/segments.h"
 
 namespace mambify {
@@ -43,6 +44,9 @@ struct Context {
 
   // With a state and attention layers only: where each token's key and value go, [tokens] int64.
   at::Tensor token_rows, token_positions;
+
+  // Null: products are with the model's own tensors.
+  const PackedWeights* packed = nullptr;
 };
 
 // The rows of a state's tensor, [rows, ...]: a view where they are neighbours, a copy otherwise.

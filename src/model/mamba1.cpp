@@ -1,4 +1,3 @@
-#include <ATen/ops/linear.h>
 
 #include "model/mixers.h"
 #include "ops/causal_conv1d.h"
@@ -11,7 +10,10 @@ at::Tensor forward(const ModelConfig& config, const Mamba1& mixer, const at::Ten
                    const Context& context, MixerState* state) {
   const Mamba1Config& sizes = config.mamba1;
   const int64_t tokens = u.size(0);
-  at::Tensor x = at::linear(u, mixer.in_proj_x);
+  const auto linear = [&](const at::Tensor& x, const at::Tensor& weight) {
+    return project(context.packed, x, weight);
+  };
+  at::Tensor x = linear(u, mixer.in_proj_x);
   if (sizes.d_xb != sizes.d_inner) {
     const int64_t groups = sizes.d_xb / sizes.d_state;
     x = x.view({tokens, groups, 1, sizes.d_state})
@@ -29,11 +31,11 @@ at::Tensor forward(const ModelConfig& config, const Mamba1& mixer, const at::Ten
   const at::Tensor& source = sizes.selects_from_x ? x : u;
   const SelectiveScanInputs inputs{
       .x = x,
-      .dt = at::linear(at::linear(source, mixer.dt_proj_down), mixer.dt_proj),
+      .dt = linear(linear(source, mixer.dt_proj_down), mixer.dt_proj),
       .dt_bias = sizes.dt_bias_scale == 1 ? mixer.dt_bias : mixer.dt_bias * sizes.dt_bias_scale,
       .A = -mixer.A_log.exp(),
-      .B = at::linear(source, mixer.B_proj).view({tokens, sizes.b_groups, sizes.d_state}),
-      .C = at::linear(source, mixer.C_proj).view({tokens, sizes.c_groups, sizes.d_state}),
+      .B = linear(source, mixer.B_proj).view({tokens, sizes.b_groups, sizes.d_state}),
+      .C = linear(source, mixer.C_proj).view({tokens, sizes.c_groups, sizes.d_state}),
       .D = mixer.D};
   const at::Tensor y =
       selective_scan(inputs, context.segments, state != nullptr ? &ssm_state : nullptr);
@@ -41,7 +43,7 @@ at::Tensor forward(const ModelConfig& config, const Mamba1& mixer, const at::Ten
     store_rows(state->window, context.rows, window);
     store_rows(state->state, context.rows, ssm_state);
   }
-  return at::linear(swiglu(at::linear(u, mixer.in_proj_z), y), mixer.out_proj);
+  return linear(swiglu(linear(u, mixer.in_proj_z), y), mixer.out_proj);
 }
 
 }  // namespace mambify

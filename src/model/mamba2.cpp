@@ -1,4 +1,3 @@
-#include <ATen/ops/linear.h>
 
 #include "model/mixers.h"
 #include "ops/causal_conv1d.h"
@@ -36,7 +35,7 @@ at::Tensor forward(const ModelConfig& config, const Mamba2& mixer, const at::Ten
   }
 
   const auto projected =
-      at::linear(u, mixer.in_proj)
+      project(context.packed, u, mixer.in_proj)
           .split_with_sizes({sizes.d_inner(), sizes.conv_channels(), sizes.n_heads},
                             /*dim=*/1);
   const at::Tensor &z = projected[0], &dt = projected[2];
@@ -65,7 +64,7 @@ at::Tensor forward(const ModelConfig& config, const Mamba2& mixer, const at::Ten
     store_rows(state->window, context.rows, window);
     store_rows(state->state, context.rows, ssm_state);
   }
-  return at::linear(gate_and_norm(sizes, mixer, y, z), mixer.out_proj);
+  return project(context.packed, gate_and_norm(sizes, mixer, y, z), mixer.out_proj);
 }
 
 }  // namespace mambify

@@ -1,7 +1,6 @@
 #include "model/model.h"
 
 #include <ATen/ops/embedding.h>
-#include <ATen/ops/linear.h>
 #include <fmt/format.h>
 
 #include "ops/rms_norm.h"
@@ -114,20 +113,22 @@ at::Tensor embed(const Model& model, const at::Tensor& ids) {
   return at::embedding(model.embedding, ids);
 }
 
-at::Tensor mlp_forward(const Model& model, int64_t layer, const at::Tensor& h) {
+at::Tensor mlp_forward(const Model& model, int64_t layer, const at::Tensor& h,
+                       const PackedWeights* packed) {
   const Block& block = model.blocks[layer];
   if (!block.post_norm.defined()) return h;
   const at::Tensor u = rms_norm(h, block.post_norm, model.config.norm_eps);
   const Mlp& mlp = block.mlp;
-  return h + at::linear(swiglu(at::linear(u, mlp.gate_proj), at::linear(u, mlp.up_proj)),
-                        mlp.down_proj);
+  const at::Tensor gate = project(packed, u, mlp.gate_proj), up = project(packed, u, mlp.up_proj);
+  return h + project(packed, swiglu(gate, up), mlp.down_proj);
 }
 
 at::Tensor block_forward(const Model& model, int64_t layer, const at::Tensor& x,
                          const Context& context, MixerState* state) {
   const Block& block = model.blocks[layer];
   const at::Tensor u = rms_norm(x, block.input_norm, model.config.norm_eps);
-  return mlp_forward(model, layer, x + forward(model.config, block.mixer, u, context, state));
+  return mlp_forward(model, layer, x + forward(model.config, block.mixer, u, context, state),
+                     context.packed);
 }
 
 at::Tensor hidden_states(const Model& model, const at::Tensor& ids, const Context& context,
@@ -144,8 +145,8 @@ at::Tensor hidden_states(const Model& model, const at::Tensor& ids, const Contex
   return rms_norm(x, model.final_norm, model.config.norm_eps);
 }
 
-at::Tensor logits(const Model& model, const at::Tensor& hidden) {
-  return at::linear(hidden, model.lm_head);
+at::Tensor logits(const Model& model, const at::Tensor& hidden, const PackedWeights* packed) {
+  return project(packed, hidden, model.lm_head);
 }
 
 }  // namespace mambify

@@ -47,8 +47,10 @@ void to(Model& model, at::Device device, at::ScalarType dtype);
 
 // ids: [tokens] int64. Returns [tokens, d_model].
 at::Tensor embed(const Model& model, const at::Tensor& ids);
-// The second half of a block: h + mlp(norm(h)), or h where blocks have no MLP. h: [tokens, d_model].
-at::Tensor mlp_forward(const Model& model, int64_t layer, const at::Tensor& h);
+// The second half of a block: h + mlp(norm(h)), or h where blocks have no MLP. h: [tokens,
+// d_model].
+at::Tensor mlp_forward(const Model& model, int64_t layer, const at::Tensor& h,
+                       const PackedWeights* packed = nullptr);
 // One block. x: [tokens, d_model].
 at::Tensor block_forward(const Model& model, int64_t layer, const at::Tensor& x,
                          const Context& context, MixerState* state = nullptr);
@@ -56,6 +58,7 @@ at::Tensor block_forward(const Model& model, int64_t layer, const at::Tensor& x,
 at::Tensor hidden_states(const Model& model, const at::Tensor& ids, const Context& context,
                          ModelState* state = nullptr);
 // hidden: [n, d_model]; returns [n, vocab_size] in the compute dtype.
-at::Tensor logits(const Model& model, const at::Tensor& hidden);
+at::Tensor logits(const Model& model, const at::Tensor& hidden,
+                  const PackedWeights* packed = nullptr);
 
 }  // namespace mambify
