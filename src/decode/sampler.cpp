@@ -48,10 +48,14 @@ void sort_front(std::vector<Candidate>& candidates, size_t count) {
 void keep_top_p(std::vector<Candidate>& candidates, double best, double top_p) {
   double total = 0;
   for (const Candidate& candidate : candidates) total += std::exp(candidate.score - best);
-  // Most of the probability is in few tokens, so the sorted front grows only as far as it must.
+  // Tokens of less than their share of what may be left out are left out: all of them together
+  // have less than 1 - top_p. What must be sorted are the few others.
+  const double share = (1 - top_p) * total / static_cast<double>(candidates.size());
+  const double floor = best + std::log(share);
+  std::erase_if(candidates, [&](const Candidate& candidate) { return candidate.score < floor; });
   double sum = 0;
   size_t kept = 0;
-  for (size_t sorted = 256; kept < candidates.size(); sorted *= 8) {
+  for (size_t sorted = 64; kept < candidates.size(); sorted *= 4) {
     sort_front(candidates, sorted);
     sum = 0;
     for (kept = 0; kept < std::min(sorted, candidates.size());) {
