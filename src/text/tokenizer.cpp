@@ -151,12 +151,13 @@ Encoding Tokenizer::Impl::encode(std::string_view text) const {
   std::unordered_map<std::string_view, std::pair<size_t, size_t>> seen;
   const auto encode_word = [&](const PreToken& token, size_t offset) {
     const size_t shift = token.word.size() - (token.range.end - token.range.begin);
-    // A prefixed word lives only as long as this call: it cannot be a key.
-    const bool cacheable = token.word.size() <= kLongestCachedWord && shift == 0;
+    // The key is the text's own bytes: a pre-tokenizer's copy lives only as long as this call.
+    const std::string_view key = text.substr(offset + token.range.begin, token.word.size());
+    const bool cacheable = shift == 0 && key.size() <= kLongestCachedWord;
     std::pair<size_t, size_t> range{pieces.size(), pieces.size()};
     bool known = false;
     if (cacheable) {
-      const auto [entry, is_new] = seen.try_emplace(token.word, range);
+      const auto [entry, is_new] = seen.try_emplace(key, range);
       if (!(known = !is_new)) {
         bpe.encode(token.word, pieces);
         entry->second.second = pieces.size();

@@ -99,6 +99,25 @@ TEST(Tokenizer, GivesTheSameTokensWhateverWasSeenBefore) {
   EXPECT_EQ(tokenizer.encode(text + text + text), thrice);
 }
 
+// What the pre-tokenizer put a space in front of is a copy, which must not be remembered.
+TEST(Tokenizer, PutsASpaceInFrontOfTextBetweenAddedTokens) {
+  nlohmann::json document = byte_document();
+  document["added_tokens"] = {added_token("<s>", 256)};
+  document["pre_tokenizer"] = {
+      {"type", "ByteLevel"}, {"add_prefix_space", true}, {"use_regex", true}};
+  const Tokenizer tokenizer = from_document(document);
+  std::vector<TokenId> expected;
+  std::string text;
+  for (const std::string part : {"the first of some words", "the last of other words"}) {
+    const std::vector<TokenId> ids = tokenizer.encode(part);
+    EXPECT_EQ(tokenizer.decode(ids), " " + part);
+    expected.insert(expected.end(), ids.begin(), ids.end());
+    expected.push_back(256);
+    text += part + "<s>";
+  }
+  EXPECT_EQ(tokenizer.encode(text), expected);
+}
+
 TEST(Tokenizer, SaysWhereTokensEnd) {
   const Tokenizer tokenizer = Tokenizer::load(fixtures() / "llama3-style-tokenizer");
   const std::string text = "def f(x):<|eot_id|> größe\n\n";
