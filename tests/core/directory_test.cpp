@@ -88,7 +88,8 @@ TEST(WriteDirectoryAtomically, KeepsTheOldFolderOnAFullDisk) {
 TEST(WriteDirectoryAtomically, ReportsAFolderThatCannotBeMade) {
   const ScratchFolder scratch;
   write_file_atomically(scratch / "file", "x");
-  EXPECT_ERROR(write_version(scratch / "file/step", "one"), HasSubstr("file/step"), HasSubstr("Not a directory"));
+  EXPECT_ERROR(write_version(scratch / "file/step", "one"), HasSubstr("file/step"),
+               HasSubstr("Not a directory"));
 }
 
 TEST(RecoverDirectory, ACrashWhileWritingLeavesTheOldFolder) {

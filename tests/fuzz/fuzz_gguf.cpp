@@ -1,5 +1,6 @@
-// Any bytes as a GGUF file: metadata and tensors that can be read, or an Error, and nothing else.
+// Any bytes as a GGUF file: metadata, tensors and a model that can be read, or an Error.
 #include "io/gguf.h"
+#include "model/load.h"
 #include "read_tensors.h"
 
 namespace {
@@ -28,6 +29,8 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     const auto file = mambify::parse_gguf(std::as_bytes(std::span(data, size)), "input");
     read_metadata(file, static_cast<const mambify::GgufValue*>(nullptr));
     mambify::read_tensors(file.tensors);
+    mambify::load_model(
+        {.path = "input", .tensors = file.tensors, .gguf = file, .config = {}, .mamba_config = {}});
   } catch (const mambify::Error&) {
   }
   return 0;
