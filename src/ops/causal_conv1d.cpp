@@ -41,6 +41,7 @@ at::Tensor convolve(const at::Tensor& x, const at::Tensor& weight, const at::Ten
   p.y = y.data_ptr<float>();
   p.y_stride = x.size(1);
   p.final_window = window_data;
+  p.commits = segments.commits_or_null();
   kernels::causal_conv1d_forward_cpu(p);
   return y.to(x.scalar_type());
 }

@@ -3,8 +3,10 @@
 #include <ATen/ATen.h>
 #include <torch/csrc/autograd/custom_function.h>
 
+#include <cmath>
 #include <numbers>
 
+#include "kernels/rotary/params.h"
 #include "ops/rows.h"
 
 namespace mambify {
@@ -31,15 +33,21 @@ at::Tensor inverse_frequencies(const RopeConfig& config, int64_t head_dim,
   return at::where(is_long, stretched, at::where(is_short, frequencies, between));
 }
 
-// cos, sin: [T, 1, head_dim / 2] in the dtype of x.
-at::Tensor rotate(const at::Tensor& x, const at::Tensor& cos, const at::Tensor& sin) {
-  const int64_t half = x.size(2) / 2;
-  const at::Tensor first = x.narrow(2, 0, half), second = x.narrow(2, half, half);
-  at::Tensor y = at::empty(x.sizes(), x.options());
-  at::Tensor y_first = y.narrow(2, 0, half), y_second = y.narrow(2, half, half);
-  at::mul_out(y_first, first, cos).addcmul_(second, sin, -1);
-  at::mul_out(y_second, second, cos).addcmul_(first, sin);
-  return y;
+// cos, sin: [T, head_dim / 2].
+at::Tensor rotate(const at::Tensor& x, const at::Tensor& cos, const at::Tensor& sin, bool inverse) {
+  TORCH_CHECK(x.device().is_cpu(), "rotary: no kernel for ", x.device());
+  const at::Tensor rows = float_rows(x), c = float_contiguous(cos), s = float_contiguous(sin);
+  at::Tensor y = at::empty(x.sizes(), rows.options());
+  kernels::rotary_cpu({.tokens = x.size(0),
+                       .heads = x.size(1),
+                       .width = x.size(2),
+                       .x = rows.const_data_ptr<float>(),
+                       .x_stride = rows.stride(0),
+                       .cos = c.const_data_ptr<float>(),
+                       .sin = s.const_data_ptr<float>(),
+                       .inverse = inverse,
+                       .y = y.mutable_data_ptr<float>()});
+  return y.to(x.scalar_type());
 }
 
 class Rotary : public torch::autograd::Function<Rotary> {
@@ -47,13 +55,13 @@ class Rotary : public torch::autograd::Function<Rotary> {
   static at::Tensor forward(torch::autograd::AutogradContext* context, const at::Tensor& x,
                             const at::Tensor& cos, const at::Tensor& sin) {
     context->save_for_backward({cos, sin});
-    return rotate(x, cos, sin);
+    return rotate(x, cos, sin, /*inverse=*/false);
   }
   static torch::autograd::variable_list backward(torch::autograd::AutogradContext* context,
                                                  const torch::autograd::variable_list& dy) {
     // The transpose of a rotation turns the other way.
     const auto saved = context->get_saved_variables();
-    return {rotate(dy[0], saved[0], saved[1].neg()), {}, {}};
+    return {rotate(dy[0], saved[0], saved[1], /*inverse=*/true), {}, {}};
   }
 };
 
@@ -64,7 +72,16 @@ RotaryTable rotary_table(const RopeConfig& config, int64_t head_dim, const at::T
               positions.sizes(), ", head_dim ", head_dim);
   const at::Tensor angles = positions.to(at::kFloat).unsqueeze(1) *
                             inverse_frequencies(config, head_dim, positions.device());
-  return {angles.cos(), angles.sin()};
+  if (!angles.is_cpu()) return {angles.cos(), angles.sin()};
+  // One angle at a time: what LibTorch does with many depends on how many.
+  RotaryTable table{at::empty_like(angles), at::empty_like(angles)};
+  const float* angle = angles.const_data_ptr<float>();
+  float *cos = table.cos.mutable_data_ptr<float>(), *sin = table.sin.mutable_data_ptr<float>();
+  for (int64_t i = 0; i < angles.numel(); ++i) {
+    cos[i] = std::cos(angle[i]);
+    sin[i] = std::sin(angle[i]);
+  }
+  return table;
 }
 
 at::Tensor rotary(const at::Tensor& x, const at::Tensor& cos, const at::Tensor& sin) {
@@ -73,9 +90,7 @@ at::Tensor rotary(const at::Tensor& x, const at::Tensor& cos, const at::Tensor& 
   TORCH_CHECK(cos.dim() == 2 && cos.size(0) == x.size(0) && cos.size(1) == x.size(2) / 2 &&
                   sin.sizes() == cos.sizes(),
               "rotary: cos is ", cos.sizes(), ", sin ", sin.sizes(), ", x ", x.sizes());
-  const at::Tensor c = cos.to(x.scalar_type()).unsqueeze(1);
-  const at::Tensor s = sin.to(x.scalar_type()).unsqueeze(1);
-  return needs_gradient({x}) ? Rotary::apply(x, c, s) : rotate(x, c, s);
+  return needs_gradient({x}) ? Rotary::apply(x, cos, sin) : rotate(x, cos, sin, /*inverse=*/false);
 }
 
 }  // namespace mambify

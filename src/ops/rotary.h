@@ -31,7 +31,7 @@ RotaryTable rotary_table(const RopeConfig& config, int64_t head_dim, const at::T
 
 // Rotates the pairs (i, i + head_dim / 2) of every head ("rotate half"; not the interleaved order
 // of GGUF files). x: [T, heads, head_dim]; cos, sin: [T, head_dim / 2]; returns a new tensor like x
-// in its dtype. Differentiable in x.
+// in its dtype, computed in fp32. Differentiable in x.
 at::Tensor rotary(const at::Tensor& x, const at::Tensor& cos, const at::Tensor& sin);
 
 }  // namespace mambify

@@ -10,8 +10,14 @@ namespace mambify {
 // convolution window and attention restart at each start.
 struct Segments {
   std::vector<int64_t> starts;
+  // Tokens of each document that its state and window are left after; those behind them are
+  // computed and leave no trace. Empty: all. Without gradients only.
+  std::vector<int64_t> commits = {};
 
-  static Segments one(int64_t tokens) { return {{0, tokens}}; }
+  static Segments one(int64_t tokens) { return {.starts = {0, tokens}}; }
+
+  // For kernels: null when all tokens are committed.
+  const int64_t* commits_or_null() const { return commits.empty() ? nullptr : commits.data(); }
 
   int64_t documents() const { return static_cast<int64_t>(starts.size()) - 1; }
   int64_t tokens() const { return starts.back(); }

@@ -51,6 +51,7 @@ kernels::SelectiveScanParams<float> make_params(const SelectiveScanInputs& in,
   kernels::SelectiveScanParams<float> p;
   p.documents = segments.documents();
   p.starts = segments.starts.data();
+  p.commits = segments.commits_or_null();
   p.channels = in.x.size(1);
   p.d_state = in.A.size(1);
   p.b_groups = in.B.size(1);

@@ -53,6 +53,7 @@ kernels::SsdParams<float> make_params(const SsdInputs& in, const Segments& segme
   kernels::SsdParams<float> p;
   p.documents = segments.documents();
   p.starts = segments.starts.data();
+  p.commits = segments.commits_or_null();
   p.heads = in.A.size(0);
   p.head_dim = in.x.size(2);
   p.d_state = in.B.size(2);

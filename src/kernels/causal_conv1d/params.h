@@ -28,6 +28,8 @@ struct CausalConv1dParams {
   // The last width - 1 inputs of each document; one shorter than that keeps the newest columns of
   // its initial window. May be the memory of initial_window. Null: not wanted.
   T* final_window = nullptr;
+  // The tokens of each document that final_window is taken after, [documents]; null: all.
+  const int64_t* commits = nullptr;
 };
 
 // Gradients of the above; every output is overwritten. None flows into the initial window.

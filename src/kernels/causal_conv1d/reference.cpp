@@ -78,7 +78,7 @@ void causal_conv1d_final_window(const CausalConv1dParams<T>& p) {
   if (!p.final_window) return;
   const int64_t columns = p.width - 1;
   for (int64_t d = 0; d < p.documents; ++d) {
-    const int64_t length = p.starts[d + 1] - p.starts[d];
+    const int64_t length = p.commits ? p.commits[d] : p.starts[d + 1] - p.starts[d];
     for (int64_t c = 0; c < p.channels; ++c) {
       // Ascending, so that in place no column is overwritten before it is read.
       for (int64_t column = 0; column < columns; ++column) {

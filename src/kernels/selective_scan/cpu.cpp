@@ -46,18 +46,28 @@ MAMBIFY_INLINE void forward_chunk(const Params& p, const Work& w, int64_t begin,
   }
 }
 
+MAMBIFY_INLINE void take_final_state(const Params& p, const Work& w, const float* h) {
+  if (!p.final_state) return;
+  std::copy_n(h, w.width * p.d_state,
+              p.final_state + (w.document * p.channels + w.first) * p.d_state);
+}
+
 template <int kState>
 MAMBIFY_INLINE void forward_slab_of(const Params& p, const Work& w, float* h) {
   const int64_t N = kState ? kState : p.d_state;
-  const int64_t end = p.starts[w.document + 1];
+  const int64_t begin = p.starts[w.document], end = p.starts[w.document + 1];
   ChunkInputs in;
-  for (int64_t t = p.starts[w.document], c = w.checkpoint; t < end; t += kChunk, ++c) {
-    const int64_t steps = std::min(kChunk, end - t);
+  if (w.keep == begin) take_final_state(p, w, h);
+  for (int64_t t = begin, steps = 0; t < end; t += steps) {
+    steps = std::min(kChunk, end - t);
+    if (t < w.keep) steps = std::min(steps, w.keep - t);
     if (p.checkpoints) {
+      const int64_t c = w.checkpoint + (t - begin) / kChunk;
       std::copy_n(h, w.width * N, p.checkpoints + (c * p.channels + w.first) * N);
     }
     load_chunk(p, w, t, steps, in);
     forward_chunk<kState>(p, w, t, steps, in, h);
+    if (t + steps == w.keep) take_final_state(p, w, h);
   }
 }
 
@@ -85,9 +95,6 @@ void forward_slab(const Params& p, const Work& w) {
       break;
     default:
       forward_slab_of<0>(p, w, h.data());
-  }
-  if (p.final_state) {
-    std::copy_n(h.data(), size, p.final_state + (w.document * p.channels + w.first) * N);
   }
 }
 

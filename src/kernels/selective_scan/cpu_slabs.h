@@ -38,6 +38,7 @@ struct Work {
   int64_t document;
   int64_t first;         // channel
   int64_t width;         // channels
+  int64_t keep;          // the token before which the final state is taken
   int64_t checkpoint;    // the document's first
   const float* initial;  // [width, d_state]; null: zero
 };
@@ -48,6 +49,7 @@ inline Work make_work(const SelectiveScanParams<float>& p, const Slabs& slabs, i
   return {.document = document,
           .first = first,
           .width = slabs.end(slab) - first,
+          .keep = p.commits ? p.starts[document] + p.commits[document] : p.starts[document + 1],
           .checkpoint = checkpoint,
           .initial = p.initial_state ? p.initial_state + (document * p.channels + first) * p.d_state
                                      : nullptr};

@@ -34,6 +34,9 @@ struct SelectiveScanParams {
 
   T* y = nullptr;            // [T, channels], contiguous
   T* final_state = nullptr;  // as initial_state, and may be the same memory; null: not wanted
+  // The tokens of each document that final_state is taken after, [documents]; null: all. With it
+  // goes no gradient.
+  const int64_t* commits = nullptr;
   // States before tokens 0, kCheckpointInterval, ... of each document (kernels/scan_checkpoints.h),
   // documents one after the other: [checkpoints, channels, d_state]. Written by
   // selective_scan_forward_cpu, read by selective_scan_backward_cpu; null: not kept. The

@@ -65,7 +65,8 @@ void selective_scan_forward_reference(const SelectiveScanParams<T>& p) {
         p.y[t * p.channels + d] = y;
       }
       if (p.final_state) {
-        std::copy_n(h.end() - N, N, p.final_state + (document * p.channels + d) * N);
+        const int64_t commit = p.commits ? p.commits[document] : end - begin;
+        std::copy_n(h.begin() + commit * N, N, p.final_state + (document * p.channels + d) * N);
       }
     }
   }

@@ -30,13 +30,15 @@ void fill_steps(const Params& p, float* all_dt, float* all_decay) {
   }
 }
 
-// h: [rows, d_state], advanced in place. kState fixes d_state at compile time; 0: any.
+// h: [rows, d_state], advanced in place; it is the final state's own memory when that is taken at
+// the end. kState fixes d_state at compile time; 0: any.
 template <int kState>
 MAMBIFY_INLINE void forward_block_of(const Params& p, const Work& w, const Steps& steps, float* h) {
   const int64_t N = kState ? kState : p.d_state;
   const float skip = p.D ? p.D[w.head] : 0.0f;
   float* checkpoint = p.checkpoints ? p.checkpoints + w.checkpoint : nullptr;
   for (int64_t t = w.begin; t < w.end; ++t) {
+    if (t == w.keep && p.final_state) std::copy_n(h, w.rows * N, p.final_state + w.state);
     if (checkpoint && (t - w.begin) % kChunk == 0) {
       std::copy_n(h, w.rows * N, checkpoint);
       checkpoint += p.heads * p.head_dim * N;
@@ -68,8 +70,10 @@ MAMBIFY_INLINE void forward_block_of(const Params& p, const Work& w, const Steps
 MAMBIFY_CLONES
 void forward_block(const Params& p, const Work& w, const Steps& steps) {
   const int64_t size = w.rows * p.d_state;
-  const AlignedFloats own(p.final_state ? 0 : size);
-  float* h = p.final_state ? p.final_state + w.state : own.data();
+  // What follows the final state must not be seen in it.
+  const bool in_place = p.final_state && w.keep == w.end;
+  const AlignedFloats own(in_place ? 0 : size);
+  float* h = in_place ? p.final_state + w.state : own.data();
   if (!p.initial_state) {
     std::fill_n(h, size, 0.0f);
   } else if (p.initial_state + w.state != h) {

@@ -29,6 +29,7 @@ struct Blocks {
 // One block of rows of one head through one document.
 struct Work {
   int64_t begin, end;  // tokens
+  int64_t keep;        // the token before which the final state is taken
   int64_t head;
   int64_t first, rows;  // of the head's rows
   int64_t state;        // where its state begins in [documents, heads, head_dim, d_state]
@@ -43,6 +44,7 @@ inline Work make_work(const SsdParams<float>& p, const Blocks& blocks, int64_t d
   };
   return {.begin = p.starts[document],
           .end = p.starts[document + 1],
+          .keep = p.commits ? p.starts[document] + p.commits[document] : p.starts[document + 1],
           .head = head,
           .first = first,
           .rows = std::min(kRows, p.head_dim - first),

@@ -39,6 +39,9 @@ struct SsdParams {
 
   T* y = nullptr;            // [T, heads, head_dim], contiguous
   T* final_state = nullptr;  // as initial_state, and may be the same memory; null: not wanted
+  // The tokens of each document that final_state is taken after, [documents]; null: all. With it
+  // goes no gradient.
+  const int64_t* commits = nullptr;
   // States before tokens 0, kCheckpointInterval, ... of each document (kernels/scan_checkpoints.h),
   // documents one after the other: [checkpoints, heads, head_dim, d_state]. Written by
   // ssd_forward_cpu, read by ssd_backward_cpu; null: not kept. The

@@ -84,7 +84,9 @@ void ssd_forward_reference(const SsdParams<T>& p) {
         }
       }
       if (p.final_state) {
-        std::copy_n(states.end() - P * N, P * N, p.final_state + (document * p.heads + j) * P * N);
+        const int64_t commit = p.commits ? p.commits[document] : end - begin;
+        std::copy_n(states.begin() + commit * P * N, P * N,
+                    p.final_state + (document * p.heads + j) * P * N);
       }
     }
   }

@@ -1,5 +1,6 @@
 #include <algorithm>
 
+#include "kernels/lanes.h"
 #include "kernels/math.h"
 #include "kernels/parallel.h"
 #include "kernels/swiglu/params.h"
@@ -9,9 +10,22 @@ namespace {
 
 constexpr int64_t kBlock = 8192;  // elements of one task
 
-MAMBIFY_CLONES void forward_range(const SwiGluParams<float>& p, Range range) {
+MAMBIFY_INLINE void forward_lanes(const float* gate, const float* up, float* y) {
 #pragma omp simd
-  for (int64_t i = range.begin; i < range.end; ++i) p.y[i] = fast_silu(p.gate[i]) * p.up[i];
+  for (int64_t lane = 0; lane < kLanes; ++lane) y[lane] = fast_silu(gate[lane]) * up[lane];
+}
+
+// In whole groups of lanes, the last one padded: an element's bits must not depend on how many
+// there are, and a loop's scalar rest may round in another way than its vectors.
+MAMBIFY_CLONES void forward_range(const SwiGluParams<float>& p, Range range) {
+  int64_t i = range.begin;
+  for (; i + kLanes <= range.end; i += kLanes) forward_lanes(p.gate + i, p.up + i, p.y + i);
+  if (i == range.end) return;
+  float gate[kLanes] = {}, up[kLanes] = {}, y[kLanes];
+  std::copy(p.gate + i, p.gate + range.end, gate);
+  std::copy(p.up + i, p.up + range.end, up);
+  forward_lanes(gate, up, y);
+  std::copy_n(y, range.end - i, p.y + i);
 }
 
 MAMBIFY_CLONES void backward_range(const SwiGluBackwardParams<float>& p, Range range) {

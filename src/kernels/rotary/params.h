@@ -1,0 +1,31 @@
+// Contract of rotary position embedding (Su et al. 2021, arXiv 2104.09864).
+#pragma once
+
+#include <cstdint>
+
+namespace mambify::kernels {
+
+// Turns the pair (i, i + width / 2) of every head of token t by its angle i:
+//   y[i] = x[i] cos - x[i + half] sin,    y[i + half] = x[i + half] cos + x[i] sin
+// Strides count elements from one token to the next; what belongs to a token is contiguous.
+template <typename T>
+struct RotaryParams {
+  int64_t tokens = 0;
+  int64_t heads = 0;
+  int64_t width = 0;     // of a head, even
+  const T* x = nullptr;  // [tokens, heads, width]
+  int64_t x_stride = 0;
+  const T* cos = nullptr;  // [tokens, width / 2], contiguous, as is sin
+  const T* sin = nullptr;
+  bool inverse = false;  // turn the other way: the gradient
+  T* y = nullptr;        // [tokens, heads, width], contiguous
+};
+
+// The definition, for T = float and double.
+template <typename T>
+void rotary_reference(const RotaryParams<T>& p);
+
+// Fast, parallel over tokens. The bits of a token do not depend on the others.
+void rotary_cpu(const RotaryParams<float>& p);
+
+}  // namespace mambify::kernels
