@@ -55,6 +55,38 @@ at::Tensor attention_over_cache(const at::Tensor& q, const at::Tensor& keys,
       .reshape({tokens, heads, width});
 }
 
+// A document of so few tokens is a step of decoding, or one with drafts: each token reads the cache
+// by itself, with the bits that it has as the only one.
+constexpr int64_t kMostTokensAlone = 16;
+
+at::Tensor attention_over_state(const at::Tensor& q, const Context& context,
+                                const MixerState& state) {
+  const Segments& segments = context.segments;
+  std::vector<at::Tensor> parts;
+  for (int64_t d = 0; d < segments.documents();) {
+    const int64_t begin = segments.begin(d);
+    std::vector<int64_t> rows, lengths;
+    for (; d < segments.documents() && segments.length(d) <= kMostTokensAlone; ++d) {
+      for (int64_t t = 0; t < segments.length(d); ++t) {
+        rows.push_back(context.rows[d]);
+        lengths.push_back(context.positions[d] + t + 1);
+      }
+    }
+    if (!rows.empty()) {
+      parts.push_back(decode_attention(q.narrow(0, begin, static_cast<int64_t>(rows.size())),
+                                       state.keys, state.values, rows, lengths));
+    } else {
+      const int64_t end = context.positions[d] + segments.length(d);
+      parts.push_back(
+          attention_over_cache(q.narrow(0, begin, segments.length(d)),
+                               state.keys.select(0, context.rows[d]).narrow(1, 0, end),
+                               state.values.select(0, context.rows[d]).narrow(1, 0, end)));
+      ++d;
+    }
+  }
+  return parts.size() == 1 ? parts.front() : at::cat(parts);
+}
+
 }  // namespace
 
 at::Tensor forward(const ModelConfig& config, const Attention& mixer, const at::Tensor& u,
@@ -82,21 +114,7 @@ at::Tensor forward(const ModelConfig& config, const Attention& mixer, const at::
   } else {
     state->keys.index_put_({context.token_rows, {}, context.token_positions}, k);
     state->values.index_put_({context.token_rows, {}, context.token_positions}, v);
-    if (segments.tokens() == segments.documents()) {
-      std::vector<int64_t> lengths = context.positions;
-      for (int64_t& length : lengths) ++length;
-      y = decode_attention(q, state->keys, state->values, context.rows, lengths);
-    } else {
-      std::vector<at::Tensor> documents;
-      for (int64_t d = 0; d < segments.documents(); ++d) {
-        const int64_t end = context.positions[d] + segments.length(d);
-        documents.push_back(
-            attention_over_cache(q.narrow(0, segments.begin(d), segments.length(d)),
-                                 state->keys.select(0, context.rows[d]).narrow(1, 0, end),
-                                 state->values.select(0, context.rows[d]).narrow(1, 0, end)));
-      }
-      y = documents.size() == 1 ? documents.front() : at::cat(documents);
-    }
+    y = attention_over_state(q, context, *state);
   }
   return project(context.packed, y.reshape({tokens, sizes.n_heads * sizes.head_dim}), mixer.o_proj,
                  mixer.o_bias);

@@ -35,6 +35,12 @@ struct Mamba1Config {
   bool selects_from_x = false;  // B, C and dt are projected from the convolved x (the original
                                 // Mamba) rather than from the layer's input (MambaInLlama)
   double dt_bias_scale = 1;     // MambaInLlama's published code adds the bias twice
+
+  // Width of what the mixer computes of a token's input before it meets the state: x, and unless
+  // they are projected from the convolved x, also dt, B and C.
+  int64_t recurrent_inputs() const {
+    return d_xb + (selects_from_x ? 0 : d_inner + (b_groups + c_groups) * d_state);
+  }
 };
 
 // A Mamba-2 mixer: n_heads heads of head_dim with a state of [head_dim, d_state] each; head j uses
@@ -64,6 +70,8 @@ struct Mamba2Config {
   int64_t d_c() const { return c_groups * d_state; }
   int64_t conv_channels() const { return d_x() + d_b() + d_c(); }
   int64_t in_proj_rows() const { return d_inner() + conv_channels() + n_heads; }
+  // As Mamba1Config's: x, B, C and dt.
+  int64_t recurrent_inputs() const { return conv_channels() + n_heads; }
 };
 
 // The family of weight names and config files a checkpoint is written in.

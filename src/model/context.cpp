@@ -19,7 +19,7 @@ bool are_neighbours(const std::vector<int64_t>& rows) {
 }
 
 MixerState allocate(const ModelConfig& config, MixerKind kind, int64_t rows, int64_t capacity,
-                    const at::TensorOptions& options) {
+                    int64_t max_drafts, const at::TensorOptions& options) {
   const auto fp32 = options.dtype(at::kFloat);
   MixerState state;
   switch (kind) {
@@ -33,12 +33,14 @@ MixerState allocate(const ModelConfig& config, MixerKind kind, int64_t rows, int
       const Mamba1Config& sizes = config.mamba1;
       state.window = at::zeros({rows, sizes.d_inner, sizes.d_conv - 1}, fp32);
       state.state = at::zeros({rows, sizes.d_inner, sizes.d_state}, fp32);
+      state.pending = at::zeros({rows, max_drafts, sizes.recurrent_inputs()}, options);
       break;
     }
     case MixerKind::mamba2: {
       const Mamba2Config& sizes = config.mamba2;
       state.window = at::zeros({rows, sizes.conv_channels(), sizes.d_conv - 1}, fp32);
       state.state = at::zeros({rows, sizes.n_heads, sizes.head_dim, sizes.d_state}, fp32);
+      state.pending = at::zeros({rows, max_drafts, sizes.recurrent_inputs()}, options);
       break;
     }
   }
@@ -54,15 +56,27 @@ void clear(at::Tensor& tensor, int64_t row) {
 }  // namespace
 
 ModelState::ModelState(const ModelConfig& config, int64_t rows, int64_t capacity,
-                       const at::TensorOptions& options)
-    : capacity(capacity), lengths(rows, 0) {
+                       const at::TensorOptions& options, int64_t max_drafts)
+    : capacity(capacity),
+      max_drafts(max_drafts),
+      lengths(rows, 0),
+      pending(rows, 0),
+      certain(rows, 0) {
   for (MixerKind kind : config.layers) {
-    layers.push_back(allocate(config, kind, rows, capacity, options));
+    layers.push_back(allocate(config, kind, rows, capacity, max_drafts, options));
   }
 }
 
+void ModelState::commit(int64_t row, int64_t count) {
+  TORCH_CHECK(count >= 0 && count <= drafts(row), "commit: ", count, " of ", drafts(row),
+              " drafts of row ", row);
+  lengths[row] -= drafts(row) - count;
+  certain[row] += count;
+  pending[row] = certain[row];
+}
+
 void ModelState::reset(int64_t row) {
-  lengths[row] = 0;
+  lengths[row] = pending[row] = certain[row] = 0;
   for (MixerState& layer : layers) {
     clear(layer.window, row);
     clear(layer.state, row);
@@ -72,7 +86,8 @@ void ModelState::reset(int64_t row) {
 int64_t ModelState::bytes() const {
   int64_t total = 0;
   for (const MixerState& layer : layers) {
-    for (const at::Tensor* tensor : {&layer.keys, &layer.values, &layer.window, &layer.state}) {
+    for (const at::Tensor* tensor :
+         {&layer.keys, &layer.values, &layer.window, &layer.state, &layer.pending}) {
       if (tensor->defined()) total += static_cast<int64_t>(tensor->nbytes());
     }
   }
@@ -92,7 +107,8 @@ void store_rows(at::Tensor& state, const std::vector<int64_t>& rows, const at::T
 }
 
 Context make_context(const ModelConfig& config, Segments segments, const at::TensorOptions& options,
-                     const ModelState* state, std::vector<int64_t> rows) {
+                     const ModelState* state, std::vector<int64_t> rows,
+                     const std::vector<int64_t>& drafts) {
   Context context;
   context.segments = std::move(segments);
   const Segments& documents = context.segments;
@@ -103,19 +119,24 @@ Context make_context(const ModelConfig& config, Segments segments, const at::Ten
       std::iota(rows.begin(), rows.end(), int64_t{0});
     }
     for (size_t d = 0; d < rows.size(); ++d) context.positions[d] = state->lengths[rows[d]];
+    context.replay = Replay(documents, *state, rows, drafts, options.device());
     context.rows = std::move(rows);
+  } else {
+    context.replay = Replay(documents);
   }
 
   const bool has_attention = config.count(MixerKind::attention) > 0;
   const bool rotated_mamba = config.count(MixerKind::mamba2) > 0 && config.mamba2.rotary;
   if (!has_attention && !rotated_mamba) return context;
 
+  const Segments& replayed = context.replay.segments();
   const auto longs = at::TensorOptions(at::kLong);
-  at::Tensor positions = at::empty({documents.tokens()}, longs);
+  at::Tensor positions = at::empty({replayed.tokens()}, longs);
   at::Tensor token_rows = at::zeros({documents.tokens()}, longs);
   for (int64_t d = 0; d < documents.documents(); ++d) {
-    int64_t* first = positions.data_ptr<int64_t>() + documents.begin(d);
-    std::iota(first, first + documents.length(d), context.positions[d]);
+    int64_t* first = positions.data_ptr<int64_t>() + replayed.begin(d);
+    const int64_t pending = replayed.length(d) - documents.length(d);
+    std::iota(first, first + replayed.length(d), context.positions[d] - pending);
     if (state != nullptr) {
       token_rows.narrow(0, documents.begin(d), documents.length(d)).fill_(context.rows[d]);
     }
@@ -123,13 +144,24 @@ Context make_context(const ModelConfig& config, Segments segments, const at::Ten
   positions = positions.to(options.device());
   const RotaryTable table =
       rotary_table(config.attention.rope, config.attention.head_dim, positions);
-  context.cos = table.cos;
-  context.sin = table.sin;
+  context.replay_cos = table.cos;
+  context.replay_sin = table.sin;
+  context.cos = context.replay.of_new_tokens(table.cos);
+  context.sin = context.replay.of_new_tokens(table.sin);
   if (state == nullptr || !has_attention) return context;
 
-  context.token_positions = positions;
+  context.token_positions = context.replay.of_new_tokens(positions);
   context.token_rows = token_rows.to(options.device());
   return context;
+}
+
+void advance(ModelState& state, const Context& context) {
+  for (size_t d = 0; d < context.rows.size(); ++d) {
+    const int64_t row = context.rows[d], tokens = context.segments.length(d);
+    state.lengths[row] += tokens;
+    state.pending[row] += tokens - context.replay.segments().commits[d];
+    state.certain[row] = 0;
+  }
 }
 
 }  // namespace mambify

@@ -138,9 +138,7 @@ at::Tensor hidden_states(const Model& model, const at::Tensor& ids, const Contex
     x = block_forward(model, layer, x, context, state != nullptr ? &state->layers[layer] : nullptr);
   }
   if (state != nullptr) {
-    for (int64_t d = 0; d < context.segments.documents(); ++d) {
-      state->lengths[context.rows[d]] += context.segments.length(d);
-    }
+    advance(*state, context);
   }
   return rms_norm(x, model.final_norm, model.config.norm_eps);
 }
