@@ -1,7 +1,6 @@
 #include "decode/engine.h"
 
 #include <ATen/Parallel.h>
-#include <ATen/ops/tensor.h>
 #include <c10/core/InferenceMode.h>
 
 #include <algorithm>
@@ -37,6 +36,16 @@ bool continues(const std::vector<TokenId>& prompt, const std::vector<TokenId>& h
   return held.size() < prompt.size() && std::equal(held.begin(), held.end(), prompt.begin());
 }
 
+class Stopwatch {
+ public:
+  double seconds() const {
+    return std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count();
+  }
+
+ private:
+  std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
+};
+
 }  // namespace
 
 // A request in a row.
@@ -60,15 +69,17 @@ struct Engine::Sequence {
 };
 
 Engine::Engine(const Model& model, const Tokenizer* tokenizer, const EngineOptions& options)
-    : model_(model),
-      packed_(model.embedding.device().is_cpu() ? std::optional<PackedWeights>(model)
-                                                : std::nullopt),
+    : config_(model.config),
       tokenizer_(tokenizer),
       options_(options),
-      state_(model.config, options.rows,
-             options_.context = options.context > 0 ? options.context : context_limit(model.config),
-             model.embedding.options()),
-      rows_(options.rows) {}
+      model_rows_(
+          model, options.rows,
+          options_.context = options.context > 0 ? options.context : context_limit(model.config),
+          options.drafter != nullptr ? options.draft_length : 0),
+      rows_(options.rows) {
+  TORCH_CHECK(options.draft_length >= 0 && options.draft_length <= kMaxDraftLength,
+              "a draft length of ", options.draft_length, ", expected 0 to ", kMaxDraftLength);
+}
 
 Engine::~Engine() = default;
 
@@ -79,9 +90,9 @@ void Engine::check(const GenerationRequest& request) const {
     throw Error("the prompt is {} tokens long, but the context holds {}", tokens, options_.context);
   }
   for (TokenId id : request.prompt) {
-    if (id < 0 || id >= model_.config.vocab_size) {
+    if (id < 0 || id >= config_.vocab_size) {
       throw Error("the prompt holds token {}, but the model's vocabulary has {} tokens", id,
-                  model_.config.vocab_size);
+                  config_.vocab_size);
     }
   }
   request.sampling.check();
@@ -126,7 +137,7 @@ void Engine::admit() {
     waiting_.pop_front();
     Row& row = rows_[r];
     if (!continues(request.prompt, row.tokens)) {
-      state_.reset(r);
+      model_rows_.reset(r);
       row.tokens.clear();
     }
     row.sequence = std::make_unique<Sequence>(std::move(request), tokenizer_);
@@ -151,73 +162,116 @@ bool Engine::step() {
   if (prefilling.empty() && decoding.empty()) return false;
   const auto ready = static_cast<int64_t>(prefilling.size());
   if (decoding.empty() || (ready > 0 && ready >= options_.min_prefill)) {
-    pass(prefilling, /*prefill=*/true);
+    prefill(prefilling);
   } else {
-    pass(decoding, /*prefill=*/false);
+    decode(decoding);
   }
   return true;
 }
 
-std::vector<TokenId> Engine::draw(const std::vector<int64_t>& rows,
-                                  const at::Tensor& hidden) const {
-  const at::Tensor scores = logits(model_, hidden, packed_ ? &*packed_ : nullptr)
-                                .to(at::TensorOptions(at::kCPU).dtype(at::kFloat))
-                                .contiguous();
-  const int64_t vocabulary = scores.size(1);
-  const float* first = scores.const_data_ptr<float>();
-  std::vector<TokenId> drawn(rows.size());
-  at::parallel_for(0, scores.size(0), 1, [&](int64_t begin, int64_t end) {
+std::vector<TokenId> Engine::draw(const std::vector<Draw>& draws, const at::Tensor& hidden) const {
+  std::vector<int64_t> tokens;
+  for (const Draw& draw : draws) tokens.push_back(draw.token);
+  const NextTokenScores scores = model_rows_.next_token_scores(hidden, tokens);
+  std::vector<TokenId> drawn(draws.size());
+  at::parallel_for(0, scores.size(), 1, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
-      const Row& row = rows_[rows[i]];
-      const GenerationRequest& request = row.sequence->request;
-      drawn[i] =
-          sample_token({first + i * vocabulary, static_cast<size_t>(vocabulary)}, request.sampling,
-                       request.sequence, static_cast<uint32_t>(row.tokens.size()));
+      const GenerationRequest& request = rows_[draws[i].row].sequence->request;
+      drawn[i] = sample_token(scores[i], request.sampling, request.sequence,
+                              static_cast<uint32_t>(draws[i].position));
     }
   });
   return drawn;
 }
 
-void Engine::pass(const std::vector<int64_t>& rows, bool prefill) {
-  const auto start = std::chrono::steady_clock::now();
-  std::vector<int64_t> ids, last_indices, last_rows;
-  Segments segments{{0}};
+void Engine::prefill(const std::vector<int64_t>& rows) {
+  const Stopwatch watch;
+  std::vector<RowInput> inputs;
+  std::vector<Draw> draws;
+  int64_t read = 0;
   for (int64_t r : rows) {
     const std::vector<TokenId>& tokens = rows_[r].tokens;
-    const int64_t begin = state_.lengths[r], all = static_cast<int64_t>(tokens.size());
+    const int64_t begin = model_rows_.length(r), all = static_cast<int64_t>(tokens.size());
     const int64_t boundary = (begin / options_.prefill_chunk + 1) * options_.prefill_chunk;
     const int64_t end = std::min(all, boundary);
-    ids.insert(ids.end(), tokens.begin() + begin, tokens.begin() + end);
-    segments.starts.push_back(static_cast<int64_t>(ids.size()));
-    if (end == all) {
-      last_indices.push_back(static_cast<int64_t>(ids.size()) - 1);
-      last_rows.push_back(r);
-    }
+    inputs.push_back({.row = r, .tokens = {tokens.begin() + begin, tokens.begin() + end}});
+    read += end - begin;
+    if (end == all) draws.push_back({.token = read - 1, .row = r, .position = all});
   }
-  const at::Device device = model_.embedding.device();
-  Context context =
-      make_context(model_.config, std::move(segments), model_.embedding.options(), &state_, rows);
-  if (packed_) context.packed = &*packed_;
-  at::Tensor hidden =
-      hidden_states(model_, at::tensor(ids, at::kLong).to(device), context, &state_);
-
-  std::vector<TokenId> drawn;
-  if (!last_rows.empty()) {
-    if (last_indices.size() < ids.size()) {
-      hidden = hidden.index_select(0, at::tensor(last_indices, at::kLong).to(device));
-    }
-    drawn = draw(last_rows, hidden);
+  const at::Tensor hidden = model_rows_.forward(inputs);
+  const std::vector<TokenId> drawn = draws.empty() ? std::vector<TokenId>{} : draw(draws, hidden);
+  for (int64_t r : rows) rows_[r].sequence->result.prefill_seconds += watch.seconds();
+  for (size_t i = 0; i < drawn.size(); ++i) {
+    if (const auto reason = accept(draws[i].row, drawn[i])) finish(draws[i].row, *reason);
   }
-
-  const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - start;
-  for (int64_t r : rows) {
-    GenerationResult& result = rows_[r].sequence->result;
-    (prefill ? result.prefill_seconds : result.decode_seconds) += seconds.count();
-  }
-  for (size_t i = 0; i < drawn.size(); ++i) accept(last_rows[i], drawn[i]);
 }
 
-void Engine::accept(int64_t r, TokenId token) {
+std::vector<std::vector<TokenId>> Engine::guess(const std::vector<int64_t>& rows) {
+  std::vector<std::vector<TokenId>> guesses(rows.size());
+  if (options_.drafter == nullptr) return guesses;
+  std::vector<DraftRequest> requests;
+  std::vector<size_t> places;
+  for (size_t i = 0; i < rows.size(); ++i) {
+    const Row& row = rows_[rows[i]];
+    const GenerationRequest& request = row.sequence->request;
+    const auto drawn = static_cast<int64_t>(row.sequence->result.ids.size());
+    const auto tokens = static_cast<int64_t>(row.tokens.size());
+    // No more than could become tokens: one is drawn without any guess.
+    const int64_t length = std::min(
+        {options_.draft_length, request.max_tokens - drawn - 1, options_.context - tokens - 1});
+    if (length < 1) continue;
+    requests.push_back({.row = rows[i],
+                        .tokens = row.tokens,
+                        .length = length,
+                        .sampling = request.sampling,
+                        .sequence = request.sequence});
+    places.push_back(i);
+  }
+  std::vector<std::vector<TokenId>> drafts = options_.drafter->draft(requests);
+  for (size_t i = 0; i < places.size(); ++i) guesses[places[i]] = std::move(drafts[i]);
+  return guesses;
+}
+
+void Engine::decode(const std::vector<int64_t>& rows) {
+  const Stopwatch watch;
+  const std::vector<std::vector<TokenId>> guesses = guess(rows);
+  std::vector<RowInput> inputs;
+  std::vector<Draw> draws;
+  for (size_t i = 0; i < rows.size(); ++i) {
+    const std::vector<TokenId>& tokens = rows_[rows[i]].tokens;
+    RowInput input{.row = rows[i],
+                   .tokens = {tokens.back()},
+                   .drafts = static_cast<int64_t>(guesses[i].size())};
+    input.tokens.insert(input.tokens.end(), guesses[i].begin(), guesses[i].end());
+    for (size_t t = 0; t < input.tokens.size(); ++t) {
+      draws.push_back({.token = static_cast<int64_t>(draws.size()),
+                       .row = rows[i],
+                       .position = static_cast<int64_t>(tokens.size() + t)});
+    }
+    inputs.push_back(std::move(input));
+  }
+  const std::vector<TokenId> drawn = draw(draws, model_rows_.forward(inputs));
+  for (int64_t r : rows) rows_[r].sequence->result.decode_seconds += watch.seconds();
+
+  const TokenId* next = drawn.data();
+  for (size_t i = 0; i < rows.size(); ++i) {
+    const std::vector<TokenId>& guess = guesses[i];
+    GenerationResult& result = rows_[rows[i]].sequence->result;
+    std::optional<FinishReason> reason = accept(rows[i], next[0]);
+    size_t right = 0;  // guesses that became tokens
+    while (!reason && right < guess.size() && next[right] == guess[right]) {
+      reason = accept(rows[i], next[++right]);
+    }
+    model_rows_.commit(rows[i], static_cast<int64_t>(right));
+    result.cycles += 1;
+    result.drafted += static_cast<int64_t>(guess.size());
+    result.accepted += static_cast<int64_t>(right);
+    next += guess.size() + 1;
+    if (reason) finish(rows[i], *reason);
+  }
+}
+
+std::optional<FinishReason> Engine::accept(int64_t r, TokenId token) {
   Row& row = rows_[r];
   Sequence& sequence = *row.sequence;
   const GenerationRequest& request = sequence.request;
@@ -225,23 +279,24 @@ void Engine::accept(int64_t r, TokenId token) {
   sequence.result.ids.push_back(token);
   row.tokens.push_back(token);
   if (std::ranges::find(request.stop_ids, token) != request.stop_ids.end()) {
-    return finish(r, FinishReason::stop);
+    return FinishReason::stop;
   }
   // A model's output matrix may be padded beyond the tokenizer's vocabulary.
   if (sequence.decoder && token < tokenizer_->vocab_size()) {
     sequence.emit(sequence.stop.push(sequence.decoder->push(token)));
-    if (sequence.stop.stopped()) return finish(r, FinishReason::stop);
+    if (sequence.stop.stopped()) return FinishReason::stop;
   }
   if (static_cast<int64_t>(sequence.result.ids.size()) >= request.max_tokens ||
       static_cast<int64_t>(row.tokens.size()) >= options_.context) {
-    finish(r, FinishReason::length);
+    return FinishReason::length;
   }
+  return std::nullopt;
 }
 
 void Engine::finish(int64_t r, FinishReason reason) {
   Row& row = rows_[r];
   const std::unique_ptr<Sequence> sequence = std::move(row.sequence);
-  row.tokens.resize(state_.lengths[r]);
+  row.tokens.resize(model_rows_.length(r));
   if (sequence->decoder) {
     sequence->emit(sequence->stop.push(sequence->decoder->finish()));
     if (!sequence->stop.stopped()) sequence->emit(sequence->stop.finish());

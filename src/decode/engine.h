@@ -1,5 +1,10 @@
-// Decodes many sequences side by side over one model state. Plain decoding: one token per row and
-// pass; a row whose sequence ends takes the next waiting request at once (continuous batching).
+// Decodes many sequences side by side over one model state; a row whose sequence ends takes the
+// next waiting request at once (continuous batching).
+//
+// A pass reads for each row the token that was drawn last and what a drafter guesses to follow it,
+// and the model itself draws what follows each of them: guesses are right as long as they are what
+// it draws. Without a drafter that is plain decoding. On the CPU tokens and states are the same
+// bits with any drafter, in any company.
 #pragma once
 
 #include <cstdint>
@@ -11,8 +16,9 @@
 #include <string_view>
 #include <vector>
 
+#include "decode/drafter.h"
+#include "decode/model_rows.h"
 #include "decode/sampler.h"
-#include "model/model.h"
 #include "text/tokenizer.h"
 
 namespace mambify {
@@ -31,6 +37,9 @@ struct GenerationResult {
   int64_t reused_tokens = 0;   // of the prompt, already in the row's state
   double prefill_seconds = 0;  // passes that read the prompt; the last draws the first token
   double decode_seconds = 0;   // passes that drew the others
+  int64_t cycles = 0;          // passes that drew the others, too
+  int64_t drafted = 0;         // tokens that a drafter guessed in them
+  int64_t accepted = 0;        // and that became tokens of the sequence
 
   // 0 where nothing was timed.
   double prefill_tokens_per_second() const;
@@ -57,7 +66,11 @@ struct EngineOptions {
   // Prompts are read in chunks that end at multiples of this, whatever was in the state before, so
   // that a position is always computed in the same chunk.
   int64_t prefill_chunk = 256;
+  Drafter* drafter = nullptr;  // must outlive the engine; null: plain decoding
+  int64_t draft_length = 0;    // most tokens that it guesses in a pass
 };
+// The most that fit in a pass beside the token they follow.
+inline constexpr int64_t kMaxDraftLength = 15;
 
 // The longest sequence the model may see; the largest int64_t when nothing limits it.
 int64_t context_limit(const ModelConfig& config);
@@ -86,6 +99,8 @@ class Engine {
   int64_t context() const { return options_.context; }
   // Requests that are being decoded or wait.
   int64_t unfinished() const;
+  // The rows' states, brought up to what the sequences have read; for comparing them.
+  const ModelState& materialise() { return model_rows_.materialise(); }
 
  private:
   struct Sequence;
@@ -99,18 +114,27 @@ class Engine {
   void admit();
   // The free row whose tokens are the longest beginning of the prompt, else one that is free.
   int64_t choose_row(const GenerationRequest& request) const;
-  // Feeds each row its next chunk of the prompt, or the one token it drew last.
-  void pass(const std::vector<int64_t>& rows, bool prefill);
-  // The next token of each row. hidden: [rows, d_model].
-  std::vector<TokenId> draw(const std::vector<int64_t>& rows, const at::Tensor& hidden) const;
-  void accept(int64_t row, TokenId token);
+  // Reads the next chunk of each row's prompt, and draws the first token behind those that end.
+  void prefill(const std::vector<int64_t>& rows);
+  // Reads the last token of each row and guesses on what follows, and draws what does.
+  void decode(const std::vector<int64_t>& rows);
+  // What a drafter guesses for each row; all empty without one.
+  std::vector<std::vector<TokenId>> guess(const std::vector<int64_t>& rows);
+  // A token of `hidden` and the row, and the position in it, that is drawn with its scores.
+  struct Draw {
+    int64_t token;
+    int64_t row;
+    int64_t position;
+  };
+  std::vector<TokenId> draw(const std::vector<Draw>& draws, const at::Tensor& hidden) const;
+  // Appends a token that was drawn; what ends the sequence, if it does.
+  std::optional<FinishReason> accept(int64_t row, TokenId token);
   void finish(int64_t row, FinishReason reason);
 
-  const Model& model_;
-  const std::optional<PackedWeights> packed_;  // on the CPU
+  const ModelConfig& config_;
   const Tokenizer* tokenizer_;
   EngineOptions options_;
-  ModelState state_;
+  ModelRows model_rows_;
   std::vector<Row> rows_;
   std::deque<GenerationRequest> waiting_;
 };

@@ -1,0 +1,47 @@
+// Drafters guess the next tokens of sequences; the engine verifies many guesses in the time of one
+// token. A wrong guess costs time and never changes a token.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "decode/sampler.h"
+#include "model/model.h"
+
+namespace mambify {
+
+// A sequence to guess on.
+struct DraftRequest {
+  int64_t row = 0;                  // of the engine; tells a drafter with memory which it is
+  std::span<const TokenId> tokens;  // all so far
+  int64_t length = 0;               // tokens wanted, at least 1
+  // What the next tokens are drawn with. A drafter that draws with the same numbers agrees often.
+  SamplingOptions sampling = {};
+  uint32_t sequence = 0;
+};
+
+class Drafter {
+ public:
+  virtual ~Drafter() = default;
+  // For each request at most `length` tokens, perhaps none.
+  virtual std::vector<std::vector<TokenId>> draft(std::span<const DraftRequest> requests) = 0;
+};
+
+struct NgramOptions {
+  int64_t longest = 4;  // tokens at the end of the text that are looked for further up
+  int64_t shortest = 2;
+};
+
+// Looks for the end of the text further up in it, the longest match and among these the latest, and
+// guesses that it goes on as it did there (prompt lookup decoding).
+std::unique_ptr<Drafter> ngram_drafter(const NgramOptions& options = {});
+
+// Another model with the same vocabulary decodes ahead, one token at a time. Its state is taken
+// back to what the target kept as the target's own is. rows, context: the engine's. The model must
+// outlive the drafter.
+std::unique_ptr<Drafter> model_drafter(const Model& model, int64_t rows, int64_t context,
+                                       int64_t max_length);
+
+}  // namespace mambify

@@ -1,0 +1,73 @@
+#include <c10/core/InferenceMode.h>
+
+#include <algorithm>
+
+#include "decode/drafter.h"
+#include "decode/model_rows.h"
+
+namespace mambify {
+namespace {
+
+class ModelDrafter : public Drafter {
+ public:
+  ModelDrafter(const Model& model, int64_t rows, int64_t context, int64_t max_length)
+      : rows_(model, rows, context, std::max<int64_t>(max_length - 1, 0)), held_(rows) {}
+
+  std::vector<std::vector<TokenId>> draft(std::span<const DraftRequest> requests) override {
+    const c10::InferenceMode inference;
+    std::vector<std::vector<TokenId>> drafts(requests.size());
+    std::vector<RowInput> inputs;
+    for (const DraftRequest& request : requests) inputs.push_back(catch_up(request));
+    // Requests still being guessed on, by their number; all at first.
+    std::vector<size_t> active(requests.size());
+    for (size_t i = 0; i < active.size(); ++i) active[i] = i;
+    while (!active.empty()) {
+      std::vector<int64_t> last;
+      int64_t tokens = 0;
+      for (const RowInput& input : inputs) {
+        last.push_back((tokens += static_cast<int64_t>(input.tokens.size())) - 1);
+      }
+      const NextTokenScores scores = rows_.next_token_scores(rows_.forward(inputs), last);
+      inputs.clear();
+      std::vector<size_t> still;
+      for (size_t n = 0; n < active.size(); ++n) {
+        const DraftRequest& request = requests[active[n]];
+        std::vector<TokenId>& guess = drafts[active[n]];
+        const auto position = static_cast<uint32_t>(request.tokens.size() + guess.size());
+        guess.push_back(sample_token(scores[static_cast<int64_t>(n)], request.sampling,
+                                     request.sequence, position));
+        if (static_cast<int64_t>(guess.size()) == request.length) continue;
+        held_[request.row].push_back(guess.back());
+        inputs.push_back({.row = request.row, .tokens = {guess.back()}, .drafts = 1});
+        still.push_back(active[n]);
+      }
+      active = std::move(still);
+    }
+    return drafts;
+  }
+
+ private:
+  // Takes the row's state back to what it shares with the text; gives what it has not read of it.
+  RowInput catch_up(const DraftRequest& request) {
+    std::vector<TokenId>& held = held_[request.row];
+    const auto shared = static_cast<int64_t>(
+        std::mismatch(held.begin(), held.end(), request.tokens.begin(), request.tokens.end() - 1)
+            .first -
+        held.begin());
+    const int64_t kept = rows_.take_back(request.row, shared) ? shared : 0;
+    held.assign(request.tokens.begin(), request.tokens.end());
+    return {.row = request.row, .tokens = {held.begin() + kept, held.end()}, .drafts = 0};
+  }
+
+  ModelRows rows_;
+  std::vector<std::vector<TokenId>> held_;  // what each row's state has seen
+};
+
+}  // namespace
+
+std::unique_ptr<Drafter> model_drafter(const Model& model, int64_t rows, int64_t context,
+                                       int64_t max_length) {
+  return std::make_unique<ModelDrafter>(model, rows, context, max_length);
+}
+
+}  // namespace mambify

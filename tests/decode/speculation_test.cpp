@@ -1,0 +1,295 @@
+// The contract of speculation: with any drafter, in any company, tokens and states are the same
+// bits as those of plain decoding alone.
+#include <gtest/gtest.h>
+
+#include <cstring>
+#include <functional>
+#include <map>
+
+#include "convert/convert.h"
+#include "core/random.h"
+#include "decode/engine.h"
+#include "model/load.h"
+#include "testing.h"
+
+namespace mambify {
+namespace {
+
+using testing::fixtures;
+
+constexpr int64_t kTokens = 40, kContext = 128;
+
+// What a scripted drafter guesses of a sequence whose tokens are known.
+enum class Guesses { right, wrong_at_first, wrong_later, wrong_always, none, changing };
+constexpr Guesses kAllGuesses[] = {Guesses::right,       Guesses::wrong_at_first,
+                                   Guesses::wrong_later, Guesses::wrong_always,
+                                   Guesses::none,        Guesses::changing};
+
+// Guesses from the sequences' true tokens, some of them made wrong.
+class ScriptedDrafter : public Drafter {
+ public:
+  // truth: by sequence number, prompt included.
+  ScriptedDrafter(std::map<uint32_t, std::vector<TokenId>> truth, int64_t vocabulary)
+      : truth_(std::move(truth)), vocabulary_(vocabulary) {}
+
+  std::vector<std::vector<TokenId>> draft(std::span<const DraftRequest> requests) override {
+    std::vector<std::vector<TokenId>> drafts;
+    for (const DraftRequest& request : requests) drafts.push_back(guess(request));
+    ++calls_;
+    return drafts;
+  }
+
+ private:
+  std::vector<TokenId> guess(const DraftRequest& request) const {
+    const std::vector<TokenId>& truth = truth_.at(request.sequence);
+    const auto begin = static_cast<int64_t>(request.tokens.size());
+    const Guesses kind = kAllGuesses[request.sequence % std::size(kAllGuesses)];
+    std::vector<TokenId> guess;
+    const int64_t length = kind == Guesses::none ? 0
+                           : kind == Guesses::changing
+                               ? (calls_ + request.sequence) % (request.length + 1)
+                               : request.length;
+    for (int64_t i = 0; i < length; ++i) {
+      const TokenId right = begin + i < static_cast<int64_t>(truth.size()) ? truth[begin + i] : 0;
+      const bool wrong = kind == Guesses::wrong_always ||
+                         (kind == Guesses::wrong_at_first && i == 0) ||
+                         (kind == Guesses::wrong_later && i == length / 2) ||
+                         (kind == Guesses::changing && (begin + i) % 3 == 0);
+      guess.push_back(wrong ? static_cast<TokenId>((right + 1 + calls_ % 5) % vocabulary_) : right);
+    }
+    return guess;
+  }
+
+  std::map<uint32_t, std::vector<TokenId>> truth_;
+  int64_t vocabulary_;
+  int64_t calls_ = 0;
+};
+
+// The models: every mixer alone, and hybrids of attention with each.
+Model tiny_llama() { return load_model(fixtures() / "tiny-llama"); }
+Model hybrid(const ConvertOptions& options) { return convert(tiny_llama(), options); }
+const std::map<std::string, std::function<Model()>> kModels = {
+    {"llama", tiny_llama},
+    {"mamba1", [] { return load_model(fixtures() / "tiny-mamba"); }},
+    {"mamba2", [] { return load_model(fixtures() / "tiny-mamba2"); }},
+    {"hybrid1", [] { return hybrid({.attention_layers = {1}, .mixer = MixerKind::mamba1}); }},
+    {"hybrid2", [] { return hybrid({.attention_layers = {1}}); }},
+    {"rotary",
+     [] {
+       return hybrid({.attention_layers = {0}, .start = MixerStart::neutral, .keep_rotary = true});
+     }},
+};
+
+struct Case {
+  std::string model;
+  at::ScalarType dtype;
+};
+
+// One row's state, as bytes that can be compared: of keys and values what the row has read.
+std::vector<std::string> bytes_of(const ModelState& state, int64_t row) {
+  std::vector<std::string> all{std::to_string(state.lengths[row])};
+  const auto add = [&](const at::Tensor& tensor) {
+    const at::Tensor t = tensor.contiguous();
+    all.emplace_back(static_cast<const char*>(t.const_data_ptr()), t.nbytes());
+  };
+  for (const MixerState& layer : state.layers) {
+    if (layer.keys.defined()) {
+      add(layer.keys.select(0, row).narrow(1, 0, state.lengths[row]));
+      add(layer.values.select(0, row).narrow(1, 0, state.lengths[row]));
+    } else {
+      add(layer.window.select(0, row));
+      add(layer.state.select(0, row));
+    }
+  }
+  return all;
+}
+
+class Speculation : public ::testing::TestWithParam<Case> {
+ protected:
+  void SetUp() override { to(model_, at::kCPU, GetParam().dtype); }
+
+  // Sequences with prompts and ways of sampling of their own.
+  GenerationRequest request(uint32_t sequence) const {
+    const CounterRandom random(sequence, RandomPurpose::init);
+    GenerationRequest request;
+    for (uint32_t i = 0; i < 3 + 5 * sequence % 30; ++i) {
+      request.prompt.push_back(static_cast<TokenId>(random.bits(0, i) % vocabulary_));
+    }
+    request.max_tokens = kTokens - sequence % 5;
+    request.sequence = sequence;
+    request.sampling.seed = 7;
+    switch (sequence % 5) {
+      case 1:
+        request.sampling = {.temperature = 1, .top_k = 40, .seed = 7};
+        break;
+      case 2:
+        request.sampling = {.temperature = 0.7, .top_p = 0.9, .seed = 7};
+        break;
+      case 3:
+        request.sampling = {.temperature = 1.3, .min_p = 0.02, .seed = 7};
+        break;
+      case 4:
+        request.sampling = {.temperature = 1, .seed = 7};
+        break;
+      default:
+        break;  // greedy
+    }
+    return request;
+  }
+
+  struct Alone {
+    GenerationResult result;
+    std::vector<std::string> state;
+  };
+  // Plain decoding of one sequence in an engine of its own.
+  const Alone& alone(uint32_t sequence) {
+    const auto [found, is_new] = alone_.try_emplace(sequence);
+    if (is_new) {
+      Engine engine(model_, nullptr, {.context = kContext});
+      found->second.result = generate(engine, {request(sequence)}).front();
+      found->second.state = bytes_of(engine.materialise(), 0);
+    }
+    return found->second;
+  }
+
+  // Decodes `batch` sequences side by side from the given one on, and compares each.
+  void expect_same(Drafter& drafter, int64_t draft_length, int64_t batch, uint32_t first,
+                   int64_t* accepted = nullptr) {
+    Engine engine(
+        model_, nullptr,
+        {.rows = batch, .context = kContext, .drafter = &drafter, .draft_length = draft_length});
+    std::vector<GenerationRequest> requests;
+    for (uint32_t i = 0; i < batch; ++i) requests.push_back(request(first + i));
+    const std::vector<GenerationResult> results = generate(engine, std::move(requests));
+    const ModelState& state = engine.materialise();
+    for (int64_t row = 0; row < batch; ++row) {
+      const Alone& plain = alone(first + row);
+      ASSERT_EQ(results[row].ids, plain.result.ids) << "tokens of row " << row;
+      ASSERT_EQ(bytes_of(state, row), plain.state) << "state of row " << row;
+      if (accepted != nullptr) *accepted += results[row].accepted;
+    }
+  }
+
+  std::map<uint32_t, std::vector<TokenId>> truth(uint32_t first, int64_t count) {
+    std::map<uint32_t, std::vector<TokenId>> tokens;
+    for (uint32_t s = first; s < first + count; ++s) {
+      tokens[s] = request(s).prompt;
+      const std::vector<TokenId>& ids = alone(s).result.ids;
+      tokens[s].insert(tokens[s].end(), ids.begin(), ids.end());
+    }
+    return tokens;
+  }
+
+  Model model_ = kModels.at(GetParam().model)();
+  const int64_t vocabulary_ = model_.config.vocab_size;
+
+ private:
+  std::map<uint32_t, Alone> alone_;
+};
+
+TEST_P(Speculation, RightAndWrongGuessesChangeNoBit) {
+  for (int64_t draft_length = 1; draft_length <= 8; ++draft_length) {
+    for (const int64_t batch : {1, 3, 8}) {
+      // Every sequence comes to every place of the batch.
+      const uint32_t first = static_cast<uint32_t>(draft_length * 3 % 8);
+      ScriptedDrafter drafter(truth(first, batch), vocabulary_);
+      ASSERT_NO_FATAL_FAILURE(expect_same(drafter, draft_length, batch, first))
+          << draft_length << " drafts, batch " << batch;
+    }
+  }
+}
+
+TEST_P(Speculation, TheLongestDraftsChangeNoBit) {
+  ScriptedDrafter drafter(truth(0, 16), vocabulary_);
+  int64_t accepted = 0;
+  ASSERT_NO_FATAL_FAILURE(expect_same(drafter, kMaxDraftLength, 16, 0, &accepted));
+  EXPECT_GT(accepted, 0);
+}
+
+TEST_P(Speculation, LookingUpTheTextChangesNoBit) {
+  const auto drafter = ngram_drafter({.longest = 3, .shortest = 1});
+  ASSERT_NO_FATAL_FAILURE(expect_same(*drafter, 4, 8, 0));
+}
+
+// A model that drafts for itself with the same numbers is nearly always right (it reads a prompt in
+// other chunks than the engine, and so rounds otherwise), which shows that its own state was taken
+// back and brought forward as it should.
+TEST_P(Speculation, AModelAgreesWithItself) {
+  const auto drafter = model_drafter(model_, 5, kContext, 4);
+  Engine engine(model_, nullptr,
+                {.rows = 5, .context = kContext, .drafter = drafter.get(), .draft_length = 4});
+  std::vector<GenerationRequest> requests;
+  for (uint32_t s = 0; s < 5; ++s) requests.push_back(request(s));
+  int64_t drafted = 0, accepted = 0;
+  for (const GenerationResult& result : generate(engine, std::move(requests))) {
+    drafted += result.drafted;
+    accepted += result.accepted;
+  }
+  EXPECT_GT(drafted, 100);
+  EXPECT_GE(accepted, drafted * 95 / 100);
+}
+
+TEST_P(Speculation, AnotherModelsGuessesChangeNoBit) {
+  // The same model with a layer of noise: often right, often wrong.
+  Model other = clone(model_);
+  at::manual_seed(3);
+  other.final_norm = other.final_norm + at::randn_like(other.final_norm) * 0.3;
+  const auto drafter = model_drafter(other, 8, kContext, 5);
+  int64_t accepted = 0;
+  ASSERT_NO_FATAL_FAILURE(expect_same(*drafter, 5, 8, 0, &accepted));
+  EXPECT_GT(accepted, 0);
+}
+
+// A drafter that is always right except that it guesses tokens behind a sequence's end.
+TEST_P(Speculation, AnEndInsideADraftEndsTheSequenceThere) {
+  const std::vector<TokenId> ids = alone(0).result.ids;
+  const TokenId end = ids[7];
+  const auto first = std::find(ids.begin(), ids.end(), end) - ids.begin();
+  GenerationRequest plain = request(0);
+  plain.stop_ids = {end};
+  Engine without(model_, nullptr, {.context = kContext});
+  const GenerationResult expected = generate(without, {plain}).front();
+  ASSERT_EQ(static_cast<int64_t>(expected.ids.size()), first + 1);
+  ScriptedDrafter drafter(truth(0, 1), vocabulary_);
+  Engine with(model_, nullptr, {.context = kContext, .drafter = &drafter, .draft_length = 6});
+  const GenerationResult result = generate(with, {plain}).front();
+  EXPECT_EQ(result.ids, expected.ids);
+  EXPECT_EQ(result.finish_reason, FinishReason::stop);
+  EXPECT_EQ(bytes_of(with.materialise(), 0), bytes_of(without.materialise(), 0));
+}
+
+// The next prompt continues a row whose last guesses its recurrent states have not seen yet.
+TEST_P(Speculation, ARowGoesOnBehindItsDrafts) {
+  GenerationRequest next = request(0);
+  const std::vector<TokenId>& ids = alone(0).result.ids;
+  next.prompt.insert(next.prompt.end(), ids.begin(), ids.end());
+  next.prompt.push_back(1);
+  const auto continue_with = [&](Drafter* drafter) {
+    Engine engine(model_, nullptr,
+                  {.context = kContext, .drafter = drafter, .draft_length = drafter ? 4 : 0});
+    generate(engine, {request(0)});
+    const GenerationResult result = generate(engine, {next}).front();
+    EXPECT_GT(result.reused_tokens, 0);
+    return std::pair(result.ids, bytes_of(engine.materialise(), 0));
+  };
+  std::map<uint32_t, std::vector<TokenId>> tokens = truth(0, 1);
+  ScriptedDrafter drafter(tokens, vocabulary_);
+  EXPECT_EQ(continue_with(&drafter), continue_with(nullptr));
+}
+
+std::vector<Case> all_cases() {
+  std::vector<Case> cases;
+  for (const auto& [name, make] : kModels) {
+    for (const at::ScalarType dtype : {at::kFloat, at::kBFloat16}) cases.push_back({name, dtype});
+  }
+  return cases;
+}
+
+INSTANTIATE_TEST_SUITE_P(Models, Speculation, ::testing::ValuesIn(all_cases()),
+                         [](const auto& info) {
+                           return info.param.model +
+                                  (info.param.dtype == at::kFloat ? "_fp32" : "_bf16");
+                         });
+
+}  // namespace
+}  // namespace mambify
