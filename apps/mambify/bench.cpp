@@ -31,6 +31,7 @@ void add_bench(CLI::App& app) {
   CLI::App* verb = app.add_subcommand("bench", "Speed, beside the machine's own limits");
   verb->require_subcommand(1);
   add_bench_decode(*verb);
+  add_bench_speculate(*verb);
   add_bench_train(*verb);
 }
 

@@ -10,6 +10,7 @@
 namespace mambify {
 
 void add_bench_decode(CLI::App& bench);
+void add_bench_speculate(CLI::App& bench);
 void add_bench_train(CLI::App& bench);
 
 // A checkpoint, or random weights of a given shape: speed does not depend on their values.

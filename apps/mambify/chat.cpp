@@ -24,6 +24,7 @@ constexpr const char* kHelp =
 struct ChatOptions {
   CommonOptions common;
   SamplingOptions sampling{.temperature = 0};
+  DraftOptions draft;
   std::string model, system, chat_template;
   int64_t max_tokens = 1024;
   int64_t context = 4096;
@@ -77,8 +78,10 @@ void run_chat(ChatOptions& options) {
   options.sampling.seed = options.common.seed;
   const LoadedModel loaded(options.model, options.common);
   const ChatTemplate chat = loaded.chat_template(options.chat_template);
-  Engine engine(loaded.model, &loaded.tokenizer,
-                {.context = std::min(options.context, context_limit(loaded.model.config))});
+  EngineOptions decoding{.context = std::min(options.context, context_limit(loaded.model.config))};
+  LoadedDrafter drafter(options.draft, options.common, options.model, loaded);
+  drafter.attach_to(decoding);
+  Engine engine(loaded.model, &loaded.tokenizer, decoding);
   GenerationRequest defaults;
   defaults.max_tokens = options.max_tokens;
   defaults.stop_ids = loaded.stop_ids(&chat);
@@ -116,6 +119,7 @@ void add_chat(CLI::App& app) {
       ->check(CLI::PositiveNumber)
       ->capture_default_str();
   add_sampling_options(*verb, options->sampling);
+  add_draft_options(*verb, options->draft);
   add_common_options(*verb, options->common);
   verb->callback([options] { run_chat(*options); });
 }

@@ -40,4 +40,30 @@ std::vector<TokenId> LoadedModel::stop_ids(const ChatTemplate* chat) const {
   return ids;
 }
 
+void add_draft_options(CLI::App& verb, DraftOptions& options) {
+  verb.add_option("--draft", options.draft,
+                  "speculate: a smaller model with the same tokenizer, or ngram to look the text's "
+                  "end up in the text; faster where guesses are right, and no bit of the result "
+                  "changes");
+  verb.add_option("--draft-length", options.length, "tokens guessed at once")
+      ->check(CLI::Range(int64_t{1}, kMaxDraftLength))
+      ->capture_default_str();
+}
+
+LoadedDrafter::LoadedDrafter(const DraftOptions& options, const CommonOptions& common,
+                             const std::string& target_path, const LoadedModel& target)
+    : options_(options) {
+  if (options.draft.empty() || options.draft == "ngram") return;
+  model_.emplace(options.draft, common);
+  check_same_vocabulary(target_path, target.tokenizer, options.draft, model_->tokenizer);
+}
+
+void LoadedDrafter::attach_to(EngineOptions& engine) {
+  if (options_.draft.empty()) return;
+  drafter_ = model_ ? model_drafter(model_->model, engine.rows, engine.context, options_.length)
+                    : ngram_drafter();
+  engine.drafter = drafter_.get();
+  engine.draft_length = options_.length;
+}
+
 }  // namespace mambify

@@ -2,11 +2,13 @@
 #pragma once
 
 #include <CLI/CLI.hpp>
+#include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "common_options.h"
-#include "decode/sampler.h"
+#include "decode/engine.h"
 #include "model/model.h"
 #include "text/chat_template.h"
 
@@ -30,6 +32,28 @@ struct LoadedModel {
 
   Model model;
   Tokenizer tokenizer;
+};
+
+struct DraftOptions {
+  std::string draft;  // a checkpoint, "ngram" or nothing
+  int64_t length = 4;
+};
+// --draft, --draft-length
+void add_draft_options(CLI::App& verb, DraftOptions& options);
+
+// What an engine drafts with, and the model behind it if there is one.
+class LoadedDrafter {
+ public:
+  // target_path: for the message when the draft's tokenizer is not the target's.
+  LoadedDrafter(const DraftOptions& options, const CommonOptions& common,
+                const std::string& target_path, const LoadedModel& target);
+  // Adds the drafter to the options of one engine, whose rows and context are set. Must outlive it.
+  void attach_to(EngineOptions& engine);
+
+ private:
+  DraftOptions options_;
+  std::optional<LoadedModel> model_;
+  std::unique_ptr<Drafter> drafter_;
 };
 
 }  // namespace mambify

@@ -25,7 +25,7 @@ struct DemoOptions {
   std::string teacher, out = "runs/demo";
   std::string keep_attention = "23/30";
   std::string question = "What is the capital of France?";
-  int64_t train_tokens = 80000, held_out_tokens = 6000;
+  int64_t train_tokens = 60000, held_out_tokens = 6000;
   double align_minutes = 2.5, distill_minutes = 4;
 };
 
@@ -41,7 +41,7 @@ fs::path write_text(const LoadedModel& teacher, const DemoOptions& options, cons
   SynthesisOptions synthesis;
   synthesis.tokens = tokens;
   synthesis.max_length = 512;
-  synthesis.sampling = {.temperature = 0.8, .top_p = 0.95, .seed = seed};
+  synthesis.sampling = {.temperature = 1, .seed = seed};
   Progress progress(name, tokens, "tokens");
   const SynthesisResult result =
       synthesize(teacher.model, teacher.tokenizer, teacher.chat_template(""), {}, synthesis,

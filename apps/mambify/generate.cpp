@@ -18,6 +18,7 @@ namespace {
 struct GenerateOptions {
   CommonOptions common;
   SamplingOptions sampling;
+  DraftOptions draft;
   std::string model, prompt, prompts, system, chat_template;
   std::vector<std::string> stop;
   int64_t max_tokens = 256;
@@ -27,13 +28,16 @@ struct GenerateOptions {
 };
 
 void print_result(const GenerationRequest& request, const GenerationResult& result) {
-  print_json({{"prompt_ids", request.prompt},
-              {"ids", result.ids},
-              {"text", result.text},
-              {"finish_reason", finish_reason_name(result.finish_reason)},
-              {"timing",
-               {{"prefill_tokens_per_second", result.prefill_tokens_per_second()},
-                {"decode_tokens_per_second", result.decode_tokens_per_second()}}}});
+  print_json(
+      {{"prompt_ids", request.prompt},
+       {"ids", result.ids},
+       {"text", result.text},
+       {"finish_reason", finish_reason_name(result.finish_reason)},
+       {"timing",
+        {{"prefill_tokens_per_second", result.prefill_tokens_per_second()},
+         {"decode_tokens_per_second", result.decode_tokens_per_second()}}},
+       {"speculation",
+        {{"cycles", result.cycles}, {"drafted", result.drafted}, {"accepted", result.accepted}}}});
 }
 
 std::vector<Prompt> collect_prompts(const GenerateOptions& options) {
@@ -116,7 +120,10 @@ void run_generate(GenerateOptions& options) {
   options.sampling.check();
   const LoadedModel loaded(options.model, options.common);
   const std::vector<GenerationRequest> requests = make_requests(options, loaded);
-  Engine engine(loaded.model, &loaded.tokenizer, engine_options(options, loaded.model, requests));
+  EngineOptions decoding = engine_options(options, loaded.model, requests);
+  LoadedDrafter drafter(options.draft, options.common, options.model, loaded);
+  drafter.attach_to(decoding);
+  Engine engine(loaded.model, &loaded.tokenizer, decoding);
   if (options.prompts.empty() && !options.common.json) {
     stream_one(engine, requests.front());
   } else {
@@ -149,6 +156,7 @@ void add_generate(CLI::App& app) {
       ->check(CLI::Range(1, 4096))
       ->capture_default_str();
   add_sampling_options(*verb, options->sampling);
+  add_draft_options(*verb, options->draft);
   add_common_options(*verb, options->common);
   verb->callback([options] { run_generate(*options); });
 }
