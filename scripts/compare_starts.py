@@ -49,7 +49,7 @@ def parse_arguments():
     parser.add_argument("--max-windows", type=int, default=24, help="of 1,024 tokens of that text")
     parser.add_argument("--out", default="runs/starts", help="folder of the runs; must be new")
     parser.add_argument("--keep-attention", default="23/30")
-    parser.add_argument("--minutes", type=float, default=4, help="of training for each student")
+    parser.add_argument("--minutes", type=float, default=3, help="of training for each student")
     parser.add_argument("--align-share", type=float, default=0.25, help="of that time")
     parser.add_argument("--threads", type=int, default=2)
     return parser.parse_args()

@@ -41,13 +41,15 @@ std::vector<TokenId> LoadedModel::stop_ids(const ChatTemplate* chat) const {
 }
 
 void add_draft_options(CLI::App& verb, DraftOptions& options) {
-  verb.add_option("--draft", options.draft,
-                  "speculate: a smaller model with the same tokenizer, or ngram to look the text's "
-                  "end up in the text; faster where guesses are right, and no bit of the result "
-                  "changes");
+  auto* draft = verb.add_option(
+      "--draft", options.draft,
+      "speculate: a smaller model with the same tokenizer, or ngram to look the text's "
+      "end up in the text; faster where guesses are right, and no bit of the result "
+      "changes");
   verb.add_option("--draft-length", options.length, "tokens guessed at once")
       ->check(CLI::Range(int64_t{1}, kMaxDraftLength))
-      ->capture_default_str();
+      ->capture_default_str()
+      ->needs(draft);
 }
 
 LoadedDrafter::LoadedDrafter(const DraftOptions& options, const CommonOptions& common,

@@ -204,7 +204,7 @@ void run_demo(const DemoOptions& options) {
 
 void add_demo(CLI::App& app) {
   CLI::App* verb = app.add_subcommand(
-      "demo", "The main job in about 12 minutes on two cores: convert, distill, compare, answer");
+      "demo", "The main job in about 13 minutes on two cores: convert, distill, compare, answer");
   auto options = std::make_shared<DemoOptions>();
   add_model_option(*verb, "--teacher", options->teacher, "a chat model; `make demo` fetches one")
       ->required();

@@ -93,12 +93,13 @@ at::Tensor forward(const ModelConfig& config, const Attention& mixer, const at::
                    const Context& context, MixerState* state) {
   const AttentionConfig& sizes = config.attention;
   const int64_t tokens = u.size(0);
-  const auto heads = [&](const at::Tensor& weight, const at::Tensor& bias) {
-    return project(context.packed, u, weight, bias).view({tokens, -1, sizes.head_dim});
+  const std::vector<at::Tensor> in = project_group(context.packed, u, input_projections(mixer));
+  const auto heads = [&](const at::Tensor& product, const at::Tensor& bias) {
+    return (bias.defined() ? product + bias : product).unflatten(1, {-1, sizes.head_dim});
   };
-  const at::Tensor q = rotary(heads(mixer.q_proj, mixer.q_bias), context.cos, context.sin);
-  const at::Tensor k = rotary(heads(mixer.k_proj, mixer.k_bias), context.cos, context.sin);
-  const at::Tensor v = heads(mixer.v_proj, mixer.v_bias);
+  const at::Tensor q = rotary(heads(in[0], mixer.q_bias), context.cos, context.sin);
+  const at::Tensor k = rotary(heads(in[1], mixer.k_bias), context.cos, context.sin);
+  const at::Tensor v = heads(in[2], mixer.v_bias);
 
   at::Tensor y;
   const Segments& segments = context.segments;

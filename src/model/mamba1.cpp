@@ -15,17 +15,6 @@ struct RecurrentInputs {
   at::Tensor dt, B, C;
 };
 
-struct Projections {
-  const Mamba1& mixer;
-  const PackedWeights* packed;
-
-  at::Tensor dt(const at::Tensor& source) const {
-    return project(packed, project(packed, source, mixer.dt_proj_down), mixer.dt_proj);
-  }
-  at::Tensor B(const at::Tensor& source) const { return project(packed, source, mixer.B_proj); }
-  at::Tensor C(const at::Tensor& source) const { return project(packed, source, mixer.C_proj); }
-};
-
 // The same of the pending tokens in front of each document's.
 RecurrentInputs with_pending(const Mamba1Config& sizes, const RecurrentInputs& fresh,
                              const Replay& replay, at::Tensor& pending) {
@@ -53,13 +42,17 @@ at::Tensor repeated(const Mamba1Config& sizes, const at::Tensor& x) {
 at::Tensor forward(const ModelConfig& config, const Mamba1& mixer, const at::Tensor& u,
                    const Context& context, MixerState* state) {
   const Mamba1Config& sizes = config.mamba1;
-  const Projections projections{mixer, context.packed};
-  RecurrentInputs in{.x = project(context.packed, u, mixer.in_proj_x), .dt = {}, .B = {}, .C = {}};
-  if (!sizes.selects_from_x) {
-    in.dt = projections.dt(u);
-    in.B = projections.B(u);
-    in.C = projections.C(u);
-  }
+  const std::vector<at::Tensor> from_u =
+      project_group(context.packed, u, input_projections(mixer, sizes.selects_from_x));
+  const at::Tensor& z = from_u[1];
+  RecurrentInputs in{.x = from_u[0], .dt = {}, .B = {}, .C = {}};
+  // low, B, C: the products of selection_projections.
+  const auto select = [&](const at::Tensor& low, const at::Tensor& B, const at::Tensor& C) {
+    in.dt = project(context.packed, low, mixer.dt_proj);
+    in.B = B;
+    in.C = C;
+  };
+  if (!sizes.selects_from_x) select(from_u[2], from_u[3], from_u[4]);
   at::Tensor window, ssm_state;
   if (state != nullptr) {
     in = with_pending(sizes, in, context.replay, state->pending);
@@ -71,9 +64,8 @@ at::Tensor forward(const ModelConfig& config, const Mamba1& mixer, const at::Ten
       causal_conv1d(repeated(sizes, in.x), mixer.conv_weight, mixer.conv_bias, segments,
                     /*silu=*/true, state != nullptr ? &window : nullptr);
   if (sizes.selects_from_x) {
-    in.dt = projections.dt(x);
-    in.B = projections.B(x);
-    in.C = projections.C(x);
+    const auto from_x = project_group(context.packed, x, selection_projections(mixer));
+    select(from_x[0], from_x[1], from_x[2]);
   }
   const SelectiveScanInputs inputs{
       .x = x,
@@ -88,7 +80,6 @@ at::Tensor forward(const ModelConfig& config, const Mamba1& mixer, const at::Ten
     store_rows(state->window, context.rows, window);
     store_rows(state->state, context.rows, ssm_state);
   }
-  const at::Tensor z = project(context.packed, u, mixer.in_proj_z);
   return project(context.packed, swiglu(z, context.replay.of_new_tokens(y)), mixer.out_proj);
 }
 

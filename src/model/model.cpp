@@ -119,8 +119,8 @@ at::Tensor mlp_forward(const Model& model, int64_t layer, const at::Tensor& h,
   if (!block.post_norm.defined()) return h;
   const at::Tensor u = rms_norm(h, block.post_norm, model.config.norm_eps);
   const Mlp& mlp = block.mlp;
-  const at::Tensor gate = project(packed, u, mlp.gate_proj), up = project(packed, u, mlp.up_proj);
-  return h + project(packed, swiglu(gate, up), mlp.down_proj);
+  const std::vector<at::Tensor> in = project_group(packed, u, input_projections(mlp));
+  return h + project(packed, swiglu(/*gate=*/in[0], /*up=*/in[1]), mlp.down_proj);
 }
 
 at::Tensor block_forward(const Model& model, int64_t layer, const at::Tensor& x,

@@ -1,5 +1,6 @@
 #include "model/projection.h"
 
+#include <ATen/ops/cat.h>
 #include <ATen/ops/linear.h>
 
 #include "model/model.h"
@@ -7,26 +8,43 @@
 namespace mambify {
 namespace {
 
-// The other two-dimensional parameters are read elementwise; an embedding of its own is looked up.
-bool is_multiplied_by(const std::string& name) {
-  return !name.ends_with(".conv_weight") && !name.ends_with(".A_log") && name != "embedding";
+std::vector<std::vector<at::Tensor>> groups_of(const ModelConfig&, const Attention& mixer) {
+  return {input_projections(mixer), {mixer.o_proj}};
+}
+
+std::vector<std::vector<at::Tensor>> groups_of(const ModelConfig& config, const Mamba1& mixer) {
+  const bool selects_from_x = config.mamba1.selects_from_x;
+  std::vector<std::vector<at::Tensor>> groups{
+      input_projections(mixer, selects_from_x), {mixer.dt_proj}, {mixer.out_proj}};
+  if (selects_from_x) groups.push_back(selection_projections(mixer));
+  return groups;
+}
+
+std::vector<std::vector<at::Tensor>> groups_of(const ModelConfig&, const Mamba2& mixer) {
+  return {{mixer.in_proj}, {mixer.out_proj}};
 }
 
 }  // namespace
 
 PackedWeights::PackedWeights(const Model& model) {
-  Model view = model;  // tensors are handles: nothing is copied
-  const auto pack = [&](const at::Tensor& weight) {
-    matrices_.emplace(weight.unsafeGetTensorImpl(), pack_matrix(weight));
-  };
-  for_each_parameter(view, [&](const std::string& name, at::Tensor& tensor) {
-    if (tensor.dim() == 2 && is_multiplied_by(name) && name != "lm_head") pack(tensor);
-  });
-  pack(model.lm_head);
+  for (const Block& block : model.blocks) {
+    const auto groups =
+        std::visit([&](const auto& mixer) { return groups_of(model.config, mixer); }, block.mixer);
+    for (const std::vector<at::Tensor>& group : groups) pack(group);
+    if (!block.post_norm.defined()) continue;
+    pack(input_projections(block.mlp));
+    pack({block.mlp.down_proj});
+  }
+  pack({model.lm_head});
 }
 
-const PackedMatrix* PackedWeights::find(const at::Tensor& weight) const {
-  const auto found = matrices_.find(weight.unsafeGetTensorImpl());
+void PackedWeights::pack(const std::vector<at::Tensor>& group) {
+  const at::Tensor rows = group.size() == 1 ? group.front() : at::cat(group);
+  matrices_.emplace(group.front().unsafeGetTensorImpl(), pack_matrix(rows));
+}
+
+const PackedMatrix* PackedWeights::find(const at::Tensor& first) const {
+  const auto found = matrices_.find(first.unsafeGetTensorImpl());
   return found == matrices_.end() ? nullptr : &found->second;
 }
 
@@ -45,5 +63,37 @@ at::Tensor project(const PackedWeights* packed, const at::Tensor& x, const at::T
   const at::Tensor y = rows_linear(x, *matrix);
   return bias.defined() ? y + bias : y;
 }
+
+std::vector<at::Tensor> project_group(const PackedWeights* packed, const at::Tensor& x,
+                                      const std::vector<at::Tensor>& weights) {
+  const PackedMatrix* matrix = packed != nullptr ? packed->find(weights.front()) : nullptr;
+  if (matrix != nullptr) {
+    std::vector<int64_t> sizes;
+    for (const at::Tensor& weight : weights) sizes.push_back(weight.size(0));
+    return rows_linear(x, *matrix).split_with_sizes(sizes, /*dim=*/1);
+  }
+  std::vector<at::Tensor> products;
+  for (const at::Tensor& weight : weights) products.push_back(at::linear(x, weight));
+  return products;
+}
+
+std::vector<at::Tensor> input_projections(const Attention& mixer) {
+  return {mixer.q_proj, mixer.k_proj, mixer.v_proj};
+}
+
+std::vector<at::Tensor> input_projections(const Mamba1& mixer, bool selects_from_x) {
+  std::vector<at::Tensor> group{mixer.in_proj_x, mixer.in_proj_z};
+  if (!selects_from_x) {
+    const std::vector<at::Tensor> selection = selection_projections(mixer);
+    group.insert(group.end(), selection.begin(), selection.end());
+  }
+  return group;
+}
+
+std::vector<at::Tensor> selection_projections(const Mamba1& mixer) {
+  return {mixer.dt_proj_down, mixer.B_proj, mixer.C_proj};
+}
+
+std::vector<at::Tensor> input_projections(const Mlp& mlp) { return {mlp.gate_proj, mlp.up_proj}; }
 
 }  // namespace mambify

@@ -4,31 +4,46 @@
 #include <ATen/core/Tensor.h>
 
 #include <unordered_map>
+#include <vector>
 
 #include "ops/rows_linear.h"
 
 namespace mambify {
 
+struct Attention;
+struct Mamba1;
+struct Mlp;
 struct Model;
 
-// Copies of a model's weight matrices in the layout of rows_linear.
+// Copies of a model's weight matrices in the layout of rows_linear. Matrices that are multiplied by
+// the same input stand in one, so that they are one product.
 class PackedWeights {
  public:
-  // Packs every matrix that a forward pass multiplies by. Weights that change afterwards, or belong
-  // to another model, are not those that were packed.
+  // Weights that change afterwards, or belong to another model, are not those that were packed.
   explicit PackedWeights(const Model& model);
 
-  // The packed form of one of the model's tensors; null for any other.
-  const PackedMatrix* find(const at::Tensor& weight) const;
+  // The packed form of a group that begins with this tensor of the model; null when none does.
+  const PackedMatrix* find(const at::Tensor& first) const;
   int64_t bytes() const;
 
  private:
+  void pack(const std::vector<at::Tensor>& group);
+
   std::unordered_map<const at::TensorImpl*, PackedMatrix> matrices_;
 };
 
-// x weight^T + bias, through the packed weights when there are any and weight is among them.
-// x: [rows, inputs]; weight: [outputs, inputs]; bias: [outputs] or undefined.
+// x weight^T + bias. x: [rows, inputs]; weight: [outputs, inputs]; bias: [outputs] or undefined.
 at::Tensor project(const PackedWeights* packed, const at::Tensor& x, const at::Tensor& weight,
                    const at::Tensor& bias = {});
+// x weight^T for each matrix of a group, which is packed as one when it is packed.
+std::vector<at::Tensor> project_group(const PackedWeights* packed, const at::Tensor& x,
+                                      const std::vector<at::Tensor>& weights);
+
+// The groups of mixers and of a block's MLP: what a forward pass calls project_group with.
+std::vector<at::Tensor> input_projections(const Attention& mixer);  // q, k, v
+// x and z, and with them dt, B and C where these are projected from the layer's input, too.
+std::vector<at::Tensor> input_projections(const Mamba1& mixer, bool selects_from_x);
+std::vector<at::Tensor> selection_projections(const Mamba1& mixer);  // dt, B, C
+std::vector<at::Tensor> input_projections(const Mlp& mlp);           // gate, up
 
 }  // namespace mambify

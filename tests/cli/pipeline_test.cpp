@@ -111,6 +111,62 @@ TEST_F(Pipeline, DistillThenEvaluateThenGenerate) {
   EXPECT_EQ(first.json()["ids"], second.json()["ids"]);
 }
 
+TEST_F(Pipeline, DraftsChangeNoToken) {
+  const std::vector<std::string> generate = {"generate",
+                                             "--model",
+                                             path("student"),
+                                             "--prompt",
+                                             "one two one two one two",
+                                             "--seed",
+                                             "4",
+                                             "--max-tokens",
+                                             "40",
+                                             "--ignore-eos",
+                                             "--json",
+                                             "--top-k",
+                                             "3",
+                                             "--temperature",
+                                             "0.7"};
+  const Outcome plain = run(generate);
+  ASSERT_EQ(plain.exit_code, 0) << plain.err;
+  EXPECT_EQ(plain.json()["speculation"]["drafted"], 0);
+  for (const std::string& draft : {std::string("ngram"), path("student"), path("teacher")}) {
+    std::vector<std::string> arguments = generate;
+    arguments.insert(arguments.end(), {"--draft", draft, "--draft-length", "3"});
+    const Outcome drafted = run(arguments);
+    ASSERT_EQ(drafted.exit_code, 0) << drafted.err;
+    EXPECT_EQ(drafted.json()["ids"], plain.json()["ids"]) << draft;
+    EXPECT_EQ(drafted.json()["text"], plain.json()["text"]) << draft;
+    if (draft == "ngram") continue;
+    EXPECT_GT(drafted.json()["speculation"]["drafted"], 0);
+    EXPECT_LT(drafted.json()["speculation"]["cycles"], 40);
+  }
+}
+
+TEST_F(Pipeline, ADraftWithAnotherVocabularyIsRefused) {
+  write_teacher(path("other"));
+  nlohmann::json tokenizer = nlohmann::json::parse(read_text_file(path("other/tokenizer.json")));
+  auto& vocab = tokenizer["model"]["vocab"];
+  std::swap(vocab["a"], vocab["b"]);
+  write_file_atomically(path("other/tokenizer.json"), tokenizer.dump());
+  const Outcome outcome =
+      run({"generate", "--model", path("student"), "--prompt", "x", "--draft", path("other")});
+  EXPECT_EQ(outcome.exit_code, 1);
+  EXPECT_THAT(outcome.err, HasSubstr("other"));
+}
+
+TEST_F(Pipeline, BenchSpeculateMeasuresEachDraftLength) {
+  const Outcome outcome =
+      run({"bench", "speculate", "--model", path("student"), "--tokens", "12", "--context", "8",
+           "--runs", "1", "--draft-lengths", "2,5", "--acceptance", "1", "--batch", "2", "--json"});
+  ASSERT_EQ(outcome.exit_code, 0) << outcome.err;
+  const nlohmann::json rows = outcome.json()["speculation"];
+  ASSERT_EQ(rows.size(), 2u);
+  EXPECT_EQ(rows[1]["draft_length"], 5);
+  EXPECT_EQ(rows[1]["acceptance"], 1.0);
+  EXPECT_EQ(rows[1]["tokens_per_cycle"], 6.0);
+}
+
 TEST_F(Pipeline, AnUnknownKeyInARecipeIsNamed) {
   write_file_atomically(path("bad.toml"), "[model]\nteecher = \"x\"\n");
   const Outcome outcome = run({"distill", path("bad.toml")});
