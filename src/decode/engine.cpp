@@ -171,6 +171,7 @@ bool Engine::step() {
 
 std::vector<TokenId> Engine::draw(const std::vector<Draw>& draws, const at::Tensor& hidden) const {
   std::vector<int64_t> tokens;
+  tokens.reserve(draws.size());
   for (const Draw& draw : draws) tokens.push_back(draw.token);
   const NextTokenScores scores = model_rows_.next_token_scores(hidden, tokens);
   std::vector<TokenId> drawn(draws.size());

@@ -1,5 +1,6 @@
 #include "model/projection.h"
 
+#include <ATen/TensorOperators.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/linear.h>
 
