@@ -3,7 +3,7 @@
 
 Decodes each prompt plainly, alone, then with every drafter, draft length and batch size asked for,
 greedily and sampled, and counts prompts whose tokens differ. Ends with 1 when there is one. Prints
-a Markdown table with the share of cycles in which tokens were guessed and what that did to speed.
+a Markdown table with the share of guesses that became tokens and what that did to speed.
 """
 
 import argparse

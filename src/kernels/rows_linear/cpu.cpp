@@ -138,11 +138,6 @@ PanelFunction<Weight> choose_panel_function() {
   return panel_plain<Weight>;
 }
 
-int64_t place_in_panel(const float*, int64_t output) { return output; }
-int64_t place_in_panel(const Bf16*, int64_t output) {
-  return output < kHalf ? 2 * output : 2 * (output - kHalf) + 1;
-}
-
 }  // namespace
 
 template <typename Weight>

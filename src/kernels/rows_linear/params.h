@@ -15,6 +15,11 @@ namespace mambify::kernels {
 inline constexpr int64_t kPanel = 32;
 
 inline int64_t panels_of(int64_t outputs) { return (outputs + kPanel - 1) / kPanel; }
+// Where output j of a panel, 0 <= j < kPanel, stands; the first argument chooses the type.
+inline int64_t place_in_panel(const float*, int64_t j) { return j; }
+inline int64_t place_in_panel(const Bf16*, int64_t j) {
+  return j < kPanel / 2 ? 2 * j : 2 * (j - kPanel / 2) + 1;
+}
 
 // Weight: float or Bf16.
 template <typename Weight>

@@ -1,15 +1,6 @@
 #include "kernels/rows_linear/params.h"
 
 namespace mambify::kernels {
-namespace {
-
-// Where the weight of an output and an input stands within its panel.
-int64_t place_in_panel(const float*, int64_t output) { return output; }
-int64_t place_in_panel(const Bf16*, int64_t output) {
-  return output < kPanel / 2 ? 2 * output : 2 * (output - kPanel / 2) + 1;
-}
-
-}  // namespace
 
 template <typename Weight>
 void rows_linear_reference(const RowsLinearParams<Weight>& p) {
