@@ -35,6 +35,8 @@ function(mambify_test name)
   target_link_libraries(test_${name} PRIVATE ${ARG_DEPENDS} mambify_testing GTest::gtest_main)
   target_include_directories(test_${name} PRIVATE ${CMAKE_SOURCE_DIR}/tests)
   if(ARG_TORCH)
+    target_sources(test_${name} PRIVATE ${CMAKE_SOURCE_DIR}/tests/torch_environment.cpp)
+    target_link_libraries(test_${name} PRIVATE mambify_ops)
     mambify_use_torch(test_${name})
   endif()
   gtest_discover_tests(test_${name} TEST_PREFIX "${name}." DISCOVERY_TIMEOUT 60

@@ -7,6 +7,7 @@
 #include "core/error.h"
 #include "core/log.h"
 #include "core/progress.h"
+#include "ops/vector_math.h"
 #include "verbs.h"
 
 namespace {
@@ -58,4 +59,7 @@ int run(int argc, char** argv) {
 
 }  // namespace
 
-int main(int argc, char** argv) { return run(argc, argv); }
+int main(int argc, char** argv) {
+  mambify::resolve_vector_math();
+  return run(argc, argv);
+}
