@@ -5,6 +5,7 @@
 #include <spdlog/spdlog.h>
 
 #include <memory>
+#include <numeric>
 
 #include "checkpoint_options.h"
 #include "convert/layer_plan.h"
@@ -20,9 +21,10 @@ using nlohmann::json;
 
 struct ConvertVerbOptions {
   CommonOptions common;
-  std::string teacher, out;
+  std::string teacher, out, layers;
   std::string attention_layers, attention_fraction = "1/4", layer_choice = "even";
-  bool layers_given = false;
+  bool layers_given = false;  // attention_layers, rather than the fraction
+  bool converts = true;
   std::string mixer = "mamba2", init = "attention", start = "published";
   bool keep_rotary = false;
 };
@@ -46,13 +48,8 @@ void write_student(const Model& student, const ConvertVerbOptions& options) {
   });
 }
 
-json describe(const Model& teacher, const Model& student, const ConvertVerbOptions& options) {
-  json kept = json::array(), converted = json::array();
-  for (int64_t layer = 0; layer < student.config.n_layer(); ++layer) {
-    const MixerKind before = teacher.config.layers[layer], now = student.config.layers[layer];
-    if (now == MixerKind::attention) kept.push_back(layer);
-    if (now != before) converted.push_back(layer);
-  }
+// What the parameters of converted layers start from.
+json sources_of(const ConvertVerbOptions& options) {
   json sources = {{"D, A_log, dt_bias, norm, conv1d, z, dt", options.start + " start"}};
   if (options.init == "attention") {
     sources["x"] = "v_proj";
@@ -62,6 +59,16 @@ json describe(const Model& teacher, const Model& student, const ConvertVerbOptio
   } else {
     sources["x, B, C, out_proj"] = "random";
   }
+  return sources;
+}
+
+json describe(const Model& teacher, const Model& student, const ConvertVerbOptions& options) {
+  json kept = json::array(), converted = json::array();
+  for (int64_t layer = 0; layer < student.config.n_layer(); ++layer) {
+    const MixerKind before = teacher.config.layers[layer], now = student.config.layers[layer];
+    if (now == MixerKind::attention) kept.push_back(layer);
+    if (now != before) converted.push_back(layer);
+  }
   return {{"out", options.out},
           {"mixer", options.mixer},
           {"layers", student.config.n_layer()},
@@ -69,7 +76,7 @@ json describe(const Model& teacher, const Model& student, const ConvertVerbOptio
           {"converted_layers", converted},
           {"parameters", parameter_count(student)},
           {"teacher_parameters", parameter_count(teacher)},
-          {"initialised_from", sources}};
+          {"initialised_from", converted.empty() ? json::object() : sources_of(options)}};
 }
 
 void print_text(const json& summary) {
@@ -92,17 +99,25 @@ void run_convert(const ConvertVerbOptions& options) {
     throw UsageError("--out {} is the teacher itself", options.out);
   }
   const Checkpoint checkpoint = open_checkpoint(options.teacher);
+  const int64_t n_layer = read_config(checkpoint).n_layer();
+  std::vector<int64_t> taken(n_layer);
+  std::iota(taken.begin(), taken.end(), int64_t{0});
+  if (!options.layers.empty()) taken = parse_layer_list(options.layers, n_layer);
+  if (taken.empty())
+    throw UsageError("--layers {}: a model has at least one layer", options.layers);
   ConvertOptions convert_options;
-  convert_options.attention_layers = choose_layers(options, read_config(checkpoint).n_layer());
+  if (options.converts) {
+    convert_options.attention_layers = choose_layers(options, static_cast<int64_t>(taken.size()));
+  }
   convert_options.mixer = parse_mixer_kind(options.mixer);
   convert_options.init = parse_mixer_init(options.init);
   convert_options.start = parse_mixer_start(options.start);
   convert_options.keep_rotary = options.keep_rotary;
   convert_options.seed = options.common.seed;
 
-  const Model teacher = load_model(checkpoint, compute_dtype(options.common));
+  const Model teacher = take_layers(load_model(checkpoint, compute_dtype(options.common)), taken);
   Model student = teacher;  // the rest is written out unchanged, so it may be shared
-  convert_in_place(student, convert_options);
+  if (options.converts) convert_in_place(student, convert_options);
   write_student(student, options);
   const json summary = describe(teacher, student, options);
   if (options.common.json) {
@@ -121,6 +136,10 @@ void add_convert(CLI::App& app) {
                    "the Transformer, or a hybrid to go on with")
       ->required();
   verb->add_option("--out", options->out, "folder to write the student to")->required();
+  verb->add_option("--layers", options->layers,
+                   "layers of the teacher to take, such as 0,9,19,29, and leave out the others: "
+                   "the start of a shallow draft. What is taken is converted only when one of the "
+                   "next two options says so, and these number the layers taken");
   auto* layers = verb->add_option("--attention-layers", options->attention_layers,
                                   "layers that keep attention, such as 3,7,11, or none");
   auto* fraction = verb->add_option("--attention-fraction", options->attention_fraction,
@@ -145,8 +164,9 @@ void add_convert(CLI::App& app) {
   verb->add_flag("--keep-rotary", options->keep_rotary,
                  "keep rotary embedding on B and C (mamba2)");
   add_common_options(*verb, options->common);
-  verb->callback([options, layers] {
+  verb->callback([options, layers, fraction] {
     options->layers_given = layers->count() > 0;
+    options->converts = options->layers.empty() || options->layers_given || fraction->count() > 0;
     run_convert(*options);
   });
 }

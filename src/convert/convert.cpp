@@ -235,6 +235,17 @@ Model convert(const Model& teacher, const ConvertOptions& options) {
   return student;
 }
 
+Model take_layers(const Model& model, const std::vector<int64_t>& layers) {
+  Model shallow = model;
+  shallow.blocks.clear();
+  shallow.config.layers.clear();
+  for (const int64_t layer : layers) {
+    shallow.blocks.push_back(model.blocks.at(layer));
+    shallow.config.layers.push_back(model.config.layers.at(layer));
+  }
+  return shallow;
+}
+
 MixerInit parse_mixer_init(const std::string& name) {
   if (name == "attention") return MixerInit::attention;
   if (name == "random") return MixerInit::random;

@@ -54,6 +54,10 @@ void convert_in_place(Model& model, const ConvertOptions& options);
 // A converted copy that shares no memory with the teacher.
 Model convert(const Model& teacher, const ConvertOptions& options);
 
+// A shallower model of the given layers, ascending, and everything outside of layers; shares its
+// memory with `model`. What a draft for speculative decoding starts from.
+Model take_layers(const Model& model, const std::vector<int64_t>& layers);
+
 // For options and messages.
 MixerInit parse_mixer_init(const std::string& name);    // "attention", "random"
 MixerStart parse_mixer_start(const std::string& name);  // "published", "neutral"

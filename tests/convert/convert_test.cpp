@@ -240,6 +240,16 @@ TEST(Convert, RefusesWhatCannotBe) {
   EXPECT_THROW(convert(model, {}), Error);
 }
 
+TEST(TakeLayers, LeavesTheOthersOut) {
+  const Model whole = convert(teacher(), {.attention_layers = {0, 2}});
+  const Model shallow = take_layers(whole, {1, 2});
+  EXPECT_EQ(shallow.config.layers, (std::vector{MixerKind::mamba2, MixerKind::attention}));
+  ASSERT_EQ(shallow.blocks.size(), 2u);
+  EXPECT_TRUE(shallow.blocks[0].mlp.up_proj.is_same(whole.blocks[1].mlp.up_proj));
+  EXPECT_TRUE(attention_of(shallow, 1).q_proj.is_same(attention_of(whole, 2).q_proj));
+  EXPECT_TRUE(shallow.embedding.is_same(whole.embedding));
+}
+
 TEST(Convert, SurvivesSavingAndLoading) {
   const Model from = load_model(testing::fixtures() / "tiny-llama");
   const std::vector<ConvertOptions> cases = {
