@@ -34,12 +34,12 @@ class KnowingDrafter : public Drafter {
     }
   }
 
-  std::vector<std::vector<TokenId>> draft(std::span<const DraftRequest> requests) override {
-    std::vector<std::vector<TokenId>> drafts;
+  std::vector<Draft> draft(std::span<const DraftRequest> requests) override {
+    std::vector<Draft> drafts;
     for (const DraftRequest& request : requests) {
       const CounterRandom random(seed_, RandomPurpose::accept, request.sequence);
       const std::vector<TokenId>& truth = truth_[request.sequence];
-      std::vector<TokenId>& draft = drafts.emplace_back();
+      std::vector<TokenId>& draft = drafts.emplace_back().tokens;
       for (size_t at = request.tokens.size();
            static_cast<int64_t>(draft.size()) < request.length && at < truth.size(); ++at) {
         const bool right = random.uniform(static_cast<uint32_t>(at), 0) < acceptance_;

@@ -46,8 +46,16 @@ void add_draft_options(CLI::App& verb, DraftOptions& options) {
       "speculate: a smaller model with the same tokenizer, or ngram to look the text's "
       "end up in the text; faster where guesses are right, and no bit of the result "
       "changes");
-  verb.add_option("--draft-length", options.length, "tokens guessed at once")
-      ->check(CLI::Range(int64_t{1}, kMaxDraftLength))
+  verb.add_option("--draft-length", options.length,
+                  "tokens guessed at once, or auto: as many as have paid lately, perhaps none")
+      ->check(CLI::IsMember({"auto"}) | CLI::Range(int64_t{1}, kMaxDraftLength))
+      ->capture_default_str()
+      ->needs(draft);
+  verb.add_option("--accept", options.accept,
+                  "exact: a guess that the model draws itself, the same tokens as without guesses; "
+                  "distribution: by rejection sampling, more guesses, other tokens from the same "
+                  "distribution (the same in every run with a fixed --draft-length)")
+      ->check(CLI::IsMember({"exact", "distribution"}))
       ->capture_default_str()
       ->needs(draft);
 }
@@ -62,10 +70,13 @@ LoadedDrafter::LoadedDrafter(const DraftOptions& options, const CommonOptions& c
 
 void LoadedDrafter::attach_to(EngineOptions& engine) {
   if (options_.draft.empty()) return;
-  drafter_ = model_ ? model_drafter(model_->model, engine.rows, engine.context, options_.length)
+  drafter_ = model_ ? model_drafter(model_->model, engine.rows, engine.context, options_.most())
                     : ngram_drafter();
   engine.drafter = drafter_.get();
-  engine.draft_length = options_.length;
+  engine.draft_length = options_.most();
+  engine.adapt_draft_length = options_.adapts();
+  engine.acceptance =
+      options_.accept == "distribution" ? Acceptance::distribution : Acceptance::exact;
 }
 
 }  // namespace mambify

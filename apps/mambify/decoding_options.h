@@ -35,10 +35,14 @@ struct LoadedModel {
 };
 
 struct DraftOptions {
-  std::string draft;  // a checkpoint, "ngram" or nothing
-  int64_t length = 4;
+  std::string draft;            // a checkpoint, "ngram" or nothing
+  std::string length = "auto";  // or how many tokens
+  std::string accept = "exact";
+
+  bool adapts() const { return length == "auto"; }
+  int64_t most() const { return adapts() ? kMaxDraftLength : std::stoll(length); }
 };
-// --draft, --draft-length
+// --draft, --draft-length, --accept
 void add_draft_options(CLI::App& verb, DraftOptions& options);
 
 // What an engine drafts with, and the model behind it if there is one.

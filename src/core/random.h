@@ -10,7 +10,7 @@
 namespace mambify {
 
 // What a number is drawn for; keeps the streams of one position apart.
-enum class RandomPurpose : uint32_t { sample = 0, init = 1, shuffle = 2, accept = 3 };
+enum class RandomPurpose : uint32_t { sample = 0, init = 1, shuffle = 2, accept = 3, redraw = 4 };
 
 // 128 random bits of (counter, key).
 std::array<uint32_t, 4> philox4x32(std::array<uint32_t, 4> counter, std::array<uint32_t, 2> key);

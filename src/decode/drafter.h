@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "decode/sampler.h"
+#include "decode/token_distribution.h"
 #include "model/model.h"
 
 namespace mambify {
@@ -20,13 +21,22 @@ struct DraftRequest {
   // What the next tokens are drawn with. A drafter that draws with the same numbers agrees often.
   SamplingOptions sampling = {};
   uint32_t sequence = 0;
+  bool wants_distributions = false;
+};
+
+// What a drafter guesses to follow a sequence.
+struct Draft {
+  std::vector<TokenId> tokens;
+  // What each token was drawn from, where the request wants to know; none where the drafter does
+  // not draw but gives the same token always.
+  std::vector<TokenDistribution> distributions;
 };
 
 class Drafter {
  public:
   virtual ~Drafter() = default;
   // For each request at most `length` tokens, perhaps none.
-  virtual std::vector<std::vector<TokenId>> draft(std::span<const DraftRequest> requests) = 0;
+  virtual std::vector<Draft> draft(std::span<const DraftRequest> requests) = 0;
 };
 
 struct NgramOptions {

@@ -65,6 +65,7 @@ struct Engine::Sequence {
   GenerationResult result;
   std::optional<StreamDecoder> decoder;
   StopStrings stop;
+  DraftRecord drafts;
   bool prefilling = true;
 };
 
@@ -176,13 +177,27 @@ std::vector<TokenId> Engine::draw(const std::vector<Draw>& draws, const at::Tens
   const NextTokenScores scores = model_rows_.next_token_scores(hidden, tokens);
   std::vector<TokenId> drawn(draws.size());
   at::parallel_for(0, scores.size(), 1, [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i) {
-      const GenerationRequest& request = rows_[draws[i].row].sequence->request;
-      drawn[i] = sample_token(scores[i], request.sampling, request.sequence,
-                              static_cast<uint32_t>(draws[i].position));
-    }
+    for (int64_t i = begin; i < end; ++i) drawn[i] = draw_one(draws[i], scores[i]);
   });
   return drawn;
+}
+
+bool Engine::samples_by_rejection(const GenerationRequest& request) const {
+  return options_.acceptance == Acceptance::distribution && request.sampling.temperature > 0;
+}
+
+TokenId Engine::draw_one(const Draw& draw, std::span<const float> scores) const {
+  const GenerationRequest& request = rows_[draw.row].sequence->request;
+  const auto position = static_cast<uint32_t>(draw.position);
+  if (draw.draft == nullptr || !samples_by_rejection(request)) {
+    return sample_token(scores, request.sampling, request.sequence, position);
+  }
+  const TokenId guess = draw.draft->tokens[draw.guess];
+  const TokenDistribution target(scores, request.sampling);
+  return accept_or_redraw(guess,
+                          draw.draft->distributions.empty() ? TokenDistribution(guess)
+                                                            : draw.draft->distributions[draw.guess],
+                          target, request.sampling.seed, request.sequence, position);
 }
 
 void Engine::prefill(const std::vector<int64_t>& rows) {
@@ -207,9 +222,17 @@ void Engine::prefill(const std::vector<int64_t>& rows) {
   }
 }
 
-std::vector<std::vector<TokenId>> Engine::guess(const std::vector<int64_t>& rows) {
-  std::vector<std::vector<TokenId>> guesses(rows.size());
+std::vector<int64_t> Engine::draft_lengths(const std::vector<int64_t>& rows) const {
+  if (!options_.adapt_draft_length) return std::vector(rows.size(), options_.draft_length);
+  std::vector<const DraftRecord*> records;
+  for (int64_t r : rows) records.push_back(&rows_[r].sequence->drafts);
+  return draft_lengths_.choose(records, options_.draft_length);
+}
+
+std::vector<Draft> Engine::guess(const std::vector<int64_t>& rows) {
+  std::vector<Draft> guesses(rows.size());
   if (options_.drafter == nullptr) return guesses;
+  const std::vector<int64_t> lengths = draft_lengths(rows);
   std::vector<DraftRequest> requests;
   std::vector<size_t> places;
   for (size_t i = 0; i < rows.size(); ++i) {
@@ -218,46 +241,52 @@ std::vector<std::vector<TokenId>> Engine::guess(const std::vector<int64_t>& rows
     const auto drawn = static_cast<int64_t>(row.sequence->result.ids.size());
     const auto tokens = static_cast<int64_t>(row.tokens.size());
     // No more than could become tokens: one is drawn without any guess.
-    const int64_t length = std::min(
-        {options_.draft_length, request.max_tokens - drawn - 1, options_.context - tokens - 1});
+    const int64_t length =
+        std::min({lengths[i], request.max_tokens - drawn - 1, options_.context - tokens - 1});
     if (length < 1) continue;
     requests.push_back({.row = rows[i],
                         .tokens = row.tokens,
                         .length = length,
                         .sampling = request.sampling,
-                        .sequence = request.sequence});
+                        .sequence = request.sequence,
+                        .wants_distributions = samples_by_rejection(request)});
     places.push_back(i);
   }
-  std::vector<std::vector<TokenId>> drafts = options_.drafter->draft(requests);
+  std::vector<Draft> drafts = options_.drafter->draft(requests);
   for (size_t i = 0; i < places.size(); ++i) guesses[places[i]] = std::move(drafts[i]);
   return guesses;
 }
 
 void Engine::decode(const std::vector<int64_t>& rows) {
   const Stopwatch watch;
-  const std::vector<std::vector<TokenId>> guesses = guess(rows);
+  const std::vector<Draft> guesses = guess(rows);
   std::vector<RowInput> inputs;
   std::vector<Draw> draws;
   for (size_t i = 0; i < rows.size(); ++i) {
     const std::vector<TokenId>& tokens = rows_[rows[i]].tokens;
-    RowInput input{.row = rows[i],
-                   .tokens = {tokens.back()},
-                   .drafts = static_cast<int64_t>(guesses[i].size())};
-    input.tokens.insert(input.tokens.end(), guesses[i].begin(), guesses[i].end());
+    const std::vector<TokenId>& guess = guesses[i].tokens;
+    RowInput input{
+        .row = rows[i], .tokens = {tokens.back()}, .drafts = static_cast<int64_t>(guess.size())};
+    input.tokens.insert(input.tokens.end(), guess.begin(), guess.end());
     for (size_t t = 0; t < input.tokens.size(); ++t) {
       draws.push_back({.token = static_cast<int64_t>(draws.size()),
                        .row = rows[i],
-                       .position = static_cast<int64_t>(tokens.size() + t)});
+                       .position = static_cast<int64_t>(tokens.size() + t),
+                       .draft = t < guess.size() ? &guesses[i] : nullptr,
+                       .guess = t});
     }
     inputs.push_back(std::move(input));
   }
   const std::vector<TokenId> drawn = draw(draws, model_rows_.forward(inputs));
-  for (int64_t r : rows) rows_[r].sequence->result.decode_seconds += watch.seconds();
+  const double seconds = watch.seconds();
+  draft_lengths_.add_pass(static_cast<int64_t>(draws.size() - rows.size()), seconds);
+  for (int64_t r : rows) rows_[r].sequence->result.decode_seconds += seconds;
 
   const TokenId* next = drawn.data();
   for (size_t i = 0; i < rows.size(); ++i) {
-    const std::vector<TokenId>& guess = guesses[i];
-    GenerationResult& result = rows_[rows[i]].sequence->result;
+    const std::vector<TokenId>& guess = guesses[i].tokens;
+    Sequence& sequence = *rows_[rows[i]].sequence;
+    GenerationResult& result = sequence.result;
     std::optional<FinishReason> reason = accept(rows[i], next[0]);
     size_t right = 0;  // guesses that became tokens
     while (!reason && right < guess.size() && next[right] == guess[right]) {
@@ -267,6 +296,7 @@ void Engine::decode(const std::vector<int64_t>& rows) {
     result.cycles += 1;
     result.drafted += static_cast<int64_t>(guess.size());
     result.accepted += static_cast<int64_t>(right);
+    sequence.drafts.add(static_cast<int64_t>(guess.size()), static_cast<int64_t>(right));
     next += guess.size() + 1;
     if (reason) finish(rows[i], *reason);
   }

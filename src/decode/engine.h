@@ -4,7 +4,8 @@
 // A pass reads for each row the token that was drawn last and what a drafter guesses to follow it,
 // and the model itself draws what follows each of them: guesses are right as long as they are what
 // it draws. Without a drafter that is plain decoding. On the CPU tokens and states are the same
-// bits with any drafter, in any company.
+// bits with any drafter, in any company; with Acceptance::distribution, tokens are distributed as
+// those of plain decoding instead.
 #pragma once
 
 #include <cstdint>
@@ -16,6 +17,7 @@
 #include <string_view>
 #include <vector>
 
+#include "decode/draft_length.h"
 #include "decode/drafter.h"
 #include "decode/model_rows.h"
 #include "decode/sampler.h"
@@ -59,6 +61,13 @@ struct GenerationRequest {
   std::function<void(GenerationResult)> on_finish;
 };
 
+// When a guess becomes a token of the sequence.
+enum class Acceptance {
+  exact,  // when it is the token that the model draws there itself
+  // by rejection sampling, more often; tokens that are not sampled are as with exact
+  distribution,
+};
+
 struct EngineOptions {
   int64_t rows = 1;         // sequences decoded side by side
   int64_t context = 0;      // most tokens of a sequence, prompt included; 0: context_limit()
@@ -68,6 +77,10 @@ struct EngineOptions {
   int64_t prefill_chunk = 256;
   Drafter* drafter = nullptr;  // must outlive the engine; null: plain decoding
   int64_t draft_length = 0;    // most tokens that it guesses in a pass
+  // Guess fewer where that is faster, going by the time that passes take: with
+  // Acceptance::distribution other tokens come out of each run.
+  bool adapt_draft_length = false;
+  Acceptance acceptance = Acceptance::exact;
 };
 // The most that fit in a pass beside the token they follow.
 inline constexpr int64_t kMaxDraftLength = 15;
@@ -119,14 +132,21 @@ class Engine {
   // Reads the last token of each row and guesses on what follows, and draws what does.
   void decode(const std::vector<int64_t>& rows);
   // What a drafter guesses for each row; all empty without one.
-  std::vector<std::vector<TokenId>> guess(const std::vector<int64_t>& rows);
+  std::vector<Draft> guess(const std::vector<int64_t>& rows);
+  // Most tokens to guess for each row.
+  std::vector<int64_t> draft_lengths(const std::vector<int64_t>& rows) const;
+  // Whether a request's guesses are accepted by rejection sampling.
+  bool samples_by_rejection(const GenerationRequest& request) const;
   // A token of `hidden` and the row, and the position in it, that is drawn with its scores.
   struct Draw {
     int64_t token;
     int64_t row;
     int64_t position;
+    const Draft* draft = nullptr;  // with what was guessed for that position, if anything
+    size_t guess = 0;              // its number in the draft
   };
   std::vector<TokenId> draw(const std::vector<Draw>& draws, const at::Tensor& hidden) const;
+  TokenId draw_one(const Draw& draw, std::span<const float> scores) const;
   // Appends a token that was drawn; what ends the sequence, if it does.
   std::optional<FinishReason> accept(int64_t row, TokenId token);
   void finish(int64_t row, FinishReason reason);
@@ -135,6 +155,7 @@ class Engine {
   const Tokenizer* tokenizer_;
   EngineOptions options_;
   ModelRows model_rows_;
+  DraftLengths draft_lengths_;
   std::vector<Row> rows_;
   std::deque<GenerationRequest> waiting_;
 };

@@ -13,9 +13,9 @@ class ModelDrafter : public Drafter {
   ModelDrafter(const Model& model, int64_t rows, int64_t context, int64_t max_length)
       : rows_(model, rows, context, std::max<int64_t>(max_length - 1, 0)), held_(rows) {}
 
-  std::vector<std::vector<TokenId>> draft(std::span<const DraftRequest> requests) override {
+  std::vector<Draft> draft(std::span<const DraftRequest> requests) override {
     const c10::InferenceMode inference;
-    std::vector<std::vector<TokenId>> drafts(requests.size());
+    std::vector<Draft> drafts(requests.size());
     std::vector<RowInput> inputs;
     for (const DraftRequest& request : requests) inputs.push_back(catch_up(request));
     // Requests still being guessed on, by their number; all at first.
@@ -32,10 +32,13 @@ class ModelDrafter : public Drafter {
       std::vector<size_t> still;
       for (size_t n = 0; n < active.size(); ++n) {
         const DraftRequest& request = requests[active[n]];
-        std::vector<TokenId>& guess = drafts[active[n]];
+        const std::span<const float> next = scores[static_cast<int64_t>(n)];
+        std::vector<TokenId>& guess = drafts[active[n]].tokens;
         const auto position = static_cast<uint32_t>(request.tokens.size() + guess.size());
-        guess.push_back(sample_token(scores[static_cast<int64_t>(n)], request.sampling,
-                                     request.sequence, position));
+        guess.push_back(sample_token(next, request.sampling, request.sequence, position));
+        if (request.wants_distributions) {
+          drafts[active[n]].distributions.emplace_back(next, request.sampling);
+        }
         if (static_cast<int64_t>(guess.size()) == request.length) continue;
         held_[request.row].push_back(guess.back());
         inputs.push_back({.row = request.row, .tokens = {guess.back()}, .drafts = 1});

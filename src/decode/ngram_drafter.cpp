@@ -9,9 +9,11 @@ class NgramDrafter : public Drafter {
  public:
   explicit NgramDrafter(const NgramOptions& options) : options_(options) {}
 
-  std::vector<std::vector<TokenId>> draft(std::span<const DraftRequest> requests) override {
-    std::vector<std::vector<TokenId>> drafts;
-    for (const DraftRequest& request : requests) drafts.push_back(guess(request));
+  std::vector<Draft> draft(std::span<const DraftRequest> requests) override {
+    std::vector<Draft> drafts;
+    for (const DraftRequest& request : requests) {
+      drafts.push_back({.tokens = guess(request), .distributions = {}});
+    }
     return drafts;
   }
 

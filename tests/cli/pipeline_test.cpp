@@ -61,6 +61,22 @@ TEST_F(Pipeline, ConvertWritesAHybridCheckpoint) {
   EXPECT_THAT(inspected.out, HasSubstr("mamba2"));
 }
 
+TEST_F(Pipeline, ConvertTakesSomeLayersForAShallowDraft) {
+  const Outcome taken = run({"convert", "--teacher", path("student"), "--layers", "0,1", "--out",
+                             path("shallow"), "--json"});
+  ASSERT_EQ(taken.exit_code, 0) << taken.err;
+  EXPECT_EQ(taken.json()["layers"], 2);
+  EXPECT_EQ(taken.json()["attention_layers"], nlohmann::json({1}));
+  EXPECT_EQ(taken.json()["converted_layers"], nlohmann::json::array());
+  const Outcome drafted = run({"generate", "--model", path("student"), "--prompt", "one two",
+                               "--max-tokens", "8", "--draft", path("shallow"), "--json"});
+  EXPECT_EQ(drafted.exit_code, 0) << drafted.err;
+  const Outcome none =
+      run({"convert", "--teacher", path("student"), "--layers", "none", "--out", path("nothing")});
+  EXPECT_EQ(none.exit_code, 2);
+  EXPECT_THAT(none.err, HasSubstr("--layers none"));
+}
+
 TEST_F(Pipeline, ConvertRefusesAFolderOfSomethingElse) {
   fs::create_directories(path("letters"));
   write_file_atomically(path("letters/a.txt"), "dear");
@@ -140,6 +156,34 @@ TEST_F(Pipeline, DraftsChangeNoToken) {
     if (draft == "ngram") continue;
     EXPECT_GT(drafted.json()["speculation"]["drafted"], 0);
     EXPECT_LT(drafted.json()["speculation"]["cycles"], 40);
+  }
+  std::vector<std::string> adapted = generate;
+  adapted.insert(adapted.end(), {"--draft", path("teacher")});
+  EXPECT_EQ(run(adapted).json()["ids"], plain.json()["ids"]);
+
+  std::vector<std::string> by_rejection = generate;
+  by_rejection.insert(by_rejection.end(), {"--draft", path("student"), "--draft-length", "3",
+                                           "--accept", "distribution"});
+  const Outcome once = run(by_rejection), again = run(by_rejection);
+  ASSERT_EQ(once.exit_code, 0) << once.err;
+  EXPECT_EQ(once.json()["ids"], again.json()["ids"]);
+  EXPECT_GT(once.json()["speculation"]["accepted"], 0);
+}
+
+TEST_F(Pipeline, DraftOptionsThatMakeNoSenseAreUsageErrors) {
+  const std::vector<std::string> generate = {"generate", "--model", path("student"), "--prompt",
+                                             "x"};
+  for (const std::vector<std::string>& more :
+       {std::vector<std::string>{"--draft", "ngram", "--draft-length", "16"},
+        {"--draft", "ngram", "--draft-length", "many"},
+        {"--draft", "ngram", "--accept", "often"},
+        {"--draft-length", "3"},
+        {"--accept", "distribution"}}) {
+    std::vector<std::string> arguments = generate;
+    arguments.insert(arguments.end(), more.begin(), more.end());
+    const Outcome outcome = run(arguments);
+    EXPECT_EQ(outcome.exit_code, 2) << more[0] << " " << more.back();
+    EXPECT_THAT(outcome.err, HasSubstr(more[more.size() - 2]));
   }
 }
 

@@ -12,7 +12,7 @@ using ::testing::IsEmpty;
 std::vector<TokenId> guess(const std::vector<TokenId>& tokens, int64_t length,
                            const NgramOptions& options = {}) {
   const std::vector<DraftRequest> requests{{.tokens = tokens, .length = length}};
-  return ngram_drafter(options)->draft(requests).front();
+  return ngram_drafter(options)->draft(requests).front().tokens;
 }
 
 TEST(NgramDrafter, GuessesThatTheTextGoesOnAsBefore) {

@@ -32,9 +32,11 @@ class ScriptedDrafter : public Drafter {
   ScriptedDrafter(std::map<uint32_t, std::vector<TokenId>> truth, int64_t vocabulary)
       : truth_(std::move(truth)), vocabulary_(vocabulary) {}
 
-  std::vector<std::vector<TokenId>> draft(std::span<const DraftRequest> requests) override {
-    std::vector<std::vector<TokenId>> drafts;
-    for (const DraftRequest& request : requests) drafts.push_back(guess(request));
+  std::vector<Draft> draft(std::span<const DraftRequest> requests) override {
+    std::vector<Draft> drafts;
+    for (const DraftRequest& request : requests) {
+      drafts.push_back({.tokens = guess(request), .distributions = {}});
+    }
     ++calls_;
     return drafts;
   }
@@ -152,12 +154,16 @@ class Speculation : public ::testing::TestWithParam<Case> {
     return found->second;
   }
 
-  // Decodes `batch` sequences side by side from the given one on, and compares each.
   void expect_same(Drafter& drafter, int64_t draft_length, int64_t batch, uint32_t first,
                    int64_t* accepted = nullptr) {
-    Engine engine(
-        model_, nullptr,
-        {.rows = batch, .context = kContext, .drafter = &drafter, .draft_length = draft_length});
+    expect_same(
+        {.rows = batch, .context = kContext, .drafter = &drafter, .draft_length = draft_length},
+        first, accepted);
+  }
+  // Decodes a sequence in each row side by side, from the given one on, and compares each.
+  void expect_same(const EngineOptions& options, uint32_t first, int64_t* accepted = nullptr) {
+    const int64_t batch = options.rows;
+    Engine engine(model_, nullptr, options);
     std::vector<GenerationRequest> requests;
     for (uint32_t i = 0; i < batch; ++i) requests.push_back(request(first + i));
     const std::vector<GenerationResult> results = generate(engine, std::move(requests));
@@ -209,6 +215,17 @@ TEST_P(Speculation, TheLongestDraftsChangeNoBit) {
 TEST_P(Speculation, LookingUpTheTextChangesNoBit) {
   const auto drafter = ngram_drafter({.longest = 3, .shortest = 1});
   ASSERT_NO_FATAL_FAILURE(expect_same(*drafter, 4, 8, 0));
+}
+
+// How many guesses there are goes by the clock here; what comes of them must not.
+TEST_P(Speculation, DraftsOfAdaptedLengthsChangeNoBit) {
+  ScriptedDrafter drafter(truth(0, 8), vocabulary_);
+  EngineOptions options{.rows = 8,
+                        .context = kContext,
+                        .drafter = &drafter,
+                        .draft_length = kMaxDraftLength,
+                        .adapt_draft_length = true};
+  ASSERT_NO_FATAL_FAILURE(expect_same(options, 0));
 }
 
 // A model that drafts for itself with the same numbers is nearly always right (it reads a prompt in
