@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
 """Plain decoding speed beside other engines, on the same weights in one run.
 
-Takes a GGUF checkpoint of a Llama, gives its dequantised weights to Hugging Face transformers (fp32,
-bf16) and llama-cpp-python (f32, bf16, q8_0), decodes greedily after the same prompt with each, one
-engine after another, and prints the median tokens per second of several runs.
+Takes a GGUF checkpoint of a Llama, gives its dequantised weights to mambify (fp32, bf16, int8),
+Hugging Face transformers (fp32, bf16) and llama-cpp-python (f32, bf16, q8_0), decodes greedily after
+the same prompt with each, one engine after another, and prints the median tokens per second of
+several runs.
 
 Needs Python packages: torch transformers gguf llama-cpp-python.
 """
@@ -58,11 +59,11 @@ def dequantised_gguf(source, target, type_name):
     writer.close()
 
 
-def run_mambify(arguments, dtype):
+def run_mambify(arguments, dtype, weights="native"):
     """Rates of the runs, the prompt's ids and the new ids."""
     command = [arguments.mambify, "generate", "--model", arguments.model, "--json", "--ignore-eos"]
     command += ["--prompt", arguments.prompt, "--max-tokens", str(arguments.tokens + 1)]
-    command += ["--dtype", dtype, "--threads", str(arguments.threads)]
+    command += ["--dtype", dtype, "--weights", weights, "--threads", str(arguments.threads)]
     rates = []
     for _ in range(arguments.runs):
         output = json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
@@ -137,6 +138,8 @@ def main():
         add("mambify fp32", rates, expected)
         rates, _, ids = run_mambify(arguments, "bf16")
         add("mambify bf16", rates, ids)
+        rates, _, ids = run_mambify(arguments, "fp32", "int8")
+        add("mambify int8", rates, ids)
 
         folder = scratch / "hf"
         subprocess.run(

@@ -6,6 +6,7 @@
 
 #include "bench_load.h"
 #include "bench_verbs.h"
+#include "decoding_options.h"
 
 namespace mambify {
 namespace {
@@ -14,24 +15,26 @@ struct BenchDecodeOptions {
   CommonOptions common;
   BenchModelOptions model;
   DecodeLoad load;
+  std::string weights = "native";
 };
 
 void run_bench_decode(const BenchDecodeOptions& options) {
   apply_common_options(options.common);
   const Model model = bench_model(options.model, options.common);
+  const PackedWeights packed = pack_weights(model, options.weights);
   const DecodeLoad& load = options.load;
   const std::vector<GenerationRequest> requests =
       requests_of(load, model.config, options.common.seed);
   std::vector<double> decode, prefill;
   for (int64_t run = 0; run <= load.runs; ++run) {
-    Engine engine(model, /*tokenizer=*/nullptr, engine_options_of(load));
+    Engine engine(model, /*tokenizer=*/nullptr, engine_options_of(load, packed));
     const GenerationResult result = generate(engine, requests).front();
     if (run == 0) continue;  // warms up caches and threads
     decode.push_back(load.batch * result.decode_tokens_per_second());
     prefill.push_back(load.batch * result.prefill_tokens_per_second());
   }
   const double rate = median(decode);
-  const StepBytes bytes = step_bytes(model, load);
+  const StepBytes bytes = step_bytes(model, packed, load);
   const double bytes_per_step = static_cast<double>(bytes.weights + load.batch * bytes.state);
   const double achieved = bytes_per_step * rate / load.batch / 1e9;
   const double ceiling = measured_read_gigabytes_per_second();
@@ -43,6 +46,7 @@ void run_bench_decode(const BenchDecodeOptions& options) {
                 {"context", load.context},
                 {"threads", at::get_num_threads()},
                 {"dtype", options.common.dtype},
+                {"weights", options.weights},
                 {"weight_bytes", bytes.weights},
                 {"state_bytes_per_sequence", bytes.state},
                 {"achieved_gigabytes_per_second", achieved},
@@ -51,13 +55,14 @@ void run_bench_decode(const BenchDecodeOptions& options) {
     return;
   }
   fmt::print(
-      "decode   {:.1f} tokens/s (batch {}, after {} tokens, {}, {} threads, median of {})\n"
+      "decode   {:.1f} tokens/s (batch {}, after {} tokens, {}, {} weights, {} threads, median of "
+      "{})\n"
       "prefill  {:.1f} tokens/s\n"
       "a step   reads {:.1f} MB of weights and {} x {:.2f} MB of state\n"
       "memory   {:.2f} GB/s of {:.2f} GB/s measured here: {:.0f} %\n",
-      rate, load.batch, load.context, options.common.dtype, at::get_num_threads(), load.runs,
-      median(prefill), bytes.weights / 1e6, load.batch, bytes.state / 1e6, achieved, ceiling,
-      100 * achieved / ceiling);
+      rate, load.batch, load.context, options.common.dtype, options.weights, at::get_num_threads(),
+      load.runs, median(prefill), bytes.weights / 1e6, load.batch, bytes.state / 1e6, achieved,
+      ceiling, 100 * achieved / ceiling);
 }
 
 }  // namespace
@@ -67,6 +72,7 @@ void add_bench_decode(CLI::App& bench) {
   auto options = std::make_shared<BenchDecodeOptions>();
   add_bench_model_options(*verb, options->model);
   add_load_options(*verb, options->load);
+  add_weights_option(*verb, options->weights);
   add_common_options(*verb, options->common);
   verb->callback([options] { run_bench_decode(*options); });
 }

@@ -29,13 +29,13 @@ std::vector<GenerationRequest> requests_of(const DecodeLoad& load, const ModelCo
   return requests;
 }
 
-EngineOptions engine_options_of(const DecodeLoad& load) {
-  return {.rows = load.batch, .context = load.context + load.tokens + 1};
+EngineOptions engine_options_of(const DecodeLoad& load, const PackedWeights& packed) {
+  return {.rows = load.batch, .context = load.context + load.tokens + 1, .packed = &packed};
 }
 
-StepBytes step_bytes(const Model& model, const DecodeLoad& load) {
+StepBytes step_bytes(const Model& model, const PackedWeights& packed, const DecodeLoad& load) {
   Model view = model;  // tensors are handles: nothing is copied
-  StepBytes bytes{};
+  StepBytes bytes{.weights = packed.bytes() - packed.native_bytes(), .state = 0};
   for_each_parameter(view, [&](const std::string& name, at::Tensor& tensor) {
     const bool gathered = name == "embedding" && !model.lm_head.is_same(model.embedding);
     if (!gathered) bytes.weights += static_cast<int64_t>(tensor.nbytes());

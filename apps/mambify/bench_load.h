@@ -21,14 +21,14 @@ void add_load_options(CLI::App& verb, DecodeLoad& load);
 // The same for the same seed. Each draws tokens + 1 tokens, the first with its prompt.
 std::vector<GenerationRequest> requests_of(const DecodeLoad& load, const ModelConfig& config,
                                            uint64_t seed);
-// Rows and context to decode them with.
-EngineOptions engine_options_of(const DecodeLoad& load);
+// Rows, context and weights to decode them with.
+EngineOptions engine_options_of(const DecodeLoad& load, const PackedWeights& packed);
 
 // Bytes that a decoding step reads, halfway through.
 struct StepBytes {
   int64_t weights;  // all but an embedding of its own, of which it reads a row for each sequence
   int64_t state;    // of each sequence: recurrent state whole, keys and values of the tokens seen
 };
-StepBytes step_bytes(const Model& model, const DecodeLoad& load);
+StepBytes step_bytes(const Model& model, const PackedWeights& packed, const DecodeLoad& load);
 
 }  // namespace mambify

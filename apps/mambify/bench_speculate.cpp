@@ -8,6 +8,7 @@
 #include "bench_verbs.h"
 #include "core/error.h"
 #include "core/random.h"
+#include "decoding_options.h"
 
 namespace mambify {
 namespace {
@@ -18,6 +19,7 @@ struct BenchSpeculateOptions {
   DecodeLoad load;
   std::vector<int64_t> draft_lengths = {1, 2, 3, 4, 6, 8};
   double acceptance = 0.8;
+  std::string weights = "native";
 };
 
 // Knows what the sequences are and guesses each next token rightly with a given probability, at no
@@ -93,14 +95,15 @@ Speed median_of(const std::vector<Speed>& runs) {
 
 class Bench {
  public:
-  Bench(const BenchSpeculateOptions& options, const Model& model)
+  Bench(const BenchSpeculateOptions& options, const Model& model, const PackedWeights& packed)
       : options_(options),
         model_(model),
+        packed_(packed),
         requests_(requests_of(options.load, model.config, options.common.seed)) {}
 
   Speed plain() {
     return measure([&] {
-      Engine engine(model_, /*tokenizer=*/nullptr, engine_options_of(options_.load));
+      Engine engine(model_, /*tokenizer=*/nullptr, engine_options_of(options_.load, packed_));
       return plain_ = generate(engine, requests_);
     });
   }
@@ -108,7 +111,7 @@ class Bench {
   Speed speculative(int64_t draft_length) {
     KnowingDrafter drafter(requests_, plain_, options_.acceptance, model_.config.vocab_size,
                            options_.common.seed);
-    EngineOptions decoding = engine_options_of(options_.load);
+    EngineOptions decoding = engine_options_of(options_.load, packed_);
     decoding.drafter = &drafter;
     decoding.draft_length = draft_length;
     return measure([&] {
@@ -137,6 +140,7 @@ class Bench {
 
   const BenchSpeculateOptions& options_;
   const Model& model_;
+  const PackedWeights& packed_;
   const std::vector<GenerationRequest> requests_;
   std::vector<GenerationResult> plain_;
 };
@@ -144,9 +148,10 @@ class Bench {
 void run_bench_speculate(const BenchSpeculateOptions& options) {
   apply_common_options(options.common);
   const Model model = bench_model(options.model, options.common);
-  Bench bench(options, model);
+  const PackedWeights packed = pack_weights(model, options.weights);
+  Bench bench(options, model, packed);
   const Speed plain = bench.plain();
-  const StepBytes bytes = step_bytes(model, options.load);
+  const StepBytes bytes = step_bytes(model, packed, options.load);
   const double step_gigabytes =
       static_cast<double>(bytes.weights + options.load.batch * bytes.state) / 1e9;
   const double ceiling = measured_read_gigabytes_per_second();
@@ -154,9 +159,10 @@ void run_bench_speculate(const BenchSpeculateOptions& options) {
   nlohmann::json rows = nlohmann::json::array();
   if (!options.common.json) {
     fmt::print(
-        "plain: {:.1f} tokens/s, {:.2f} GB/s of {:.2f} GB/s measured here ({}, {} threads)\n",
+        "plain: {:.1f} tokens/s, {:.2f} GB/s of {:.2f} GB/s measured here ({}, {} weights, "
+        "{} threads)\n",
         plain.tokens_per_second, step_gigabytes / plain.seconds_per_pass, ceiling,
-        options.common.dtype, at::get_num_threads());
+        options.common.dtype, options.weights, at::get_num_threads());
     fmt::print("{:>6} {:>12} {:>14} {:>10} {:>10} {:>9}\n", "drafts", "accepted", "tokens/cycle",
                "verify", "tokens/s", "speed-up");
   }
@@ -181,6 +187,7 @@ void run_bench_speculate(const BenchSpeculateOptions& options) {
                 {"context", options.load.context},
                 {"threads", at::get_num_threads()},
                 {"dtype", options.common.dtype},
+                {"weights", options.weights},
                 {"achieved_gigabytes_per_second", step_gigabytes / plain.seconds_per_pass},
                 {"measured_gigabytes_per_second", ceiling},
                 {"speculation", rows}});
@@ -201,6 +208,7 @@ void add_bench_speculate(CLI::App& bench) {
       ->check(CLI::Range(0.0, 1.0))
       ->capture_default_str();
   add_load_options(*verb, options->load);
+  add_weights_option(*verb, options->weights);
   add_common_options(*verb, options->common);
   verb->callback([options] { run_bench_speculate(*options); });
 }

@@ -26,6 +26,7 @@ struct ChatOptions {
   SamplingOptions sampling{.temperature = 0};
   DraftOptions draft;
   std::string model, system, chat_template;
+  std::string weights = "native";
   int64_t max_tokens = 1024;
   int64_t context = 4096;
 };
@@ -81,6 +82,8 @@ void run_chat(ChatOptions& options) {
   EngineOptions decoding{.context = std::min(options.context, context_limit(loaded.model.config))};
   LoadedDrafter drafter(options.draft, options.common, options.model, loaded);
   drafter.attach_to(decoding);
+  const PackedWeights packed = pack_weights(loaded.model, options.weights);
+  decoding.packed = &packed;
   Engine engine(loaded.model, &loaded.tokenizer, decoding);
   GenerationRequest defaults;
   defaults.max_tokens = options.max_tokens;
@@ -120,6 +123,7 @@ void add_chat(CLI::App& app) {
       ->capture_default_str();
   add_sampling_options(*verb, options->sampling);
   add_draft_options(*verb, options->draft);
+  add_weights_option(*verb, options->weights);
   add_common_options(*verb, options->common);
   verb->callback([options] { run_chat(*options); });
 }

@@ -17,6 +17,10 @@ namespace mambify {
 // --temperature, --top-k, --top-p, --min-p; the seed is the common option's.
 void add_sampling_options(CLI::App& verb, SamplingOptions& options);
 
+// --weights: what a model's matrices are multiplied as, by name; and the matrices in that format.
+void add_weights_option(CLI::App& verb, std::string& format);
+PackedWeights pack_weights(const Model& model, const std::string& format);
+
 // --chat-template: overrides the checkpoint's own.
 void add_chat_template_option(CLI::App& verb, std::string& name);
 

@@ -5,6 +5,7 @@
 #include <chrono>
 #include <cmath>
 #include <memory>
+#include <optional>
 
 #include "checkpoint_options.h"
 #include "core/error.h"
@@ -36,12 +37,13 @@ void announce(int step, const std::string& what) {
   fmt::print(stderr, "\n[{}/5] {}\n", step, what);
 }
 
-fs::path write_text(const LoadedModel& teacher, const DemoOptions& options, const char* name,
-                    int64_t tokens, uint64_t seed) {
+fs::path write_text(const LoadedModel& teacher, const PackedWeights& packed,
+                    const DemoOptions& options, const char* name, int64_t tokens, uint64_t seed) {
   SynthesisOptions synthesis;
   synthesis.tokens = tokens;
   synthesis.max_length = 512;
   synthesis.sampling = {.temperature = 1, .seed = seed};
+  synthesis.packed = &packed;
   Progress progress(name, tokens, "tokens");
   const SynthesisResult result =
       synthesize(teacher.model, teacher.tokenizer, teacher.chat_template(""), {}, synthesis,
@@ -165,11 +167,13 @@ void run_demo(const DemoOptions& options) {
 
   announce(1, "The teacher writes text to learn from");
   const LoadedModel teacher(options.teacher, options.common);
+  std::optional<PackedWeights> packed(teacher.model);
   const fs::path text =
-      write_text(teacher, options, "train", options.train_tokens, options.common.seed);
+      write_text(teacher, *packed, options, "train", options.train_tokens, options.common.seed);
   announce(2, "It writes text to be judged by");
-  const fs::path held_out = write_text(teacher, options, "held-out", options.held_out_tokens,
-                                       options.common.seed ^ kHeldOutSeed);
+  const fs::path held_out = write_text(teacher, *packed, options, "held-out",
+                                       options.held_out_tokens, options.common.seed ^ kHeldOutSeed);
+  packed.reset();  // training wants the memory
   announce(3, "Attention becomes Mamba-2, and the student learns from the teacher");
   const RunSummary run = distill_student(options, text);
 

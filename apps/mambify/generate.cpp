@@ -20,6 +20,7 @@ struct GenerateOptions {
   SamplingOptions sampling;
   DraftOptions draft;
   std::string model, prompt, prompts, system, chat_template;
+  std::string weights = "native";
   std::vector<std::string> stop;
   int64_t max_tokens = 256;
   int64_t batch = 8;
@@ -123,6 +124,8 @@ void run_generate(GenerateOptions& options) {
   EngineOptions decoding = engine_options(options, loaded.model, requests);
   LoadedDrafter drafter(options.draft, options.common, options.model, loaded);
   drafter.attach_to(decoding);
+  const PackedWeights packed = pack_weights(loaded.model, options.weights);
+  decoding.packed = &packed;
   Engine engine(loaded.model, &loaded.tokenizer, decoding);
   if (options.prompts.empty() && !options.common.json) {
     stream_one(engine, requests.front());
@@ -157,6 +160,7 @@ void add_generate(CLI::App& app) {
       ->capture_default_str();
   add_sampling_options(*verb, options->sampling);
   add_draft_options(*verb, options->draft);
+  add_weights_option(*verb, options->weights);
   add_common_options(*verb, options->common);
   verb->callback([options] { run_generate(*options); });
 }

@@ -76,7 +76,7 @@ Engine::Engine(const Model& model, const Tokenizer* tokenizer, const EngineOptio
       model_rows_(
           model, options.rows,
           options_.context = options.context > 0 ? options.context : context_limit(model.config),
-          options.drafter != nullptr ? options.draft_length : 0),
+          options.drafter != nullptr ? options.draft_length : 0, options.packed),
       rows_(options.rows) {
   TORCH_CHECK(options.draft_length >= 0 && options.draft_length <= kMaxDraftLength,
               "a draft length of ", options.draft_length, ", expected 0 to ", kMaxDraftLength);

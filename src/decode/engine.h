@@ -81,9 +81,12 @@ struct EngineOptions {
   // Acceptance::distribution other tokens come out of each run.
   bool adapt_draft_length = false;
   Acceptance acceptance = Acceptance::exact;
+  // The model's weights as they are multiplied; must outlive the engine. Null: the engine packs
+  // them as they are.
+  const PackedWeights* packed = nullptr;
 };
 // The most that fit in a pass beside the token they follow.
-inline constexpr int64_t kMaxDraftLength = 15;
+inline constexpr int64_t kMaxDraftLength = kMostTokensAlone - 1;
 
 // The longest sequence the model may see; the largest int64_t when nothing limits it.
 int64_t context_limit(const ModelConfig& config);

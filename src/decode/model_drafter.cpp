@@ -10,8 +10,9 @@ namespace {
 
 class ModelDrafter : public Drafter {
  public:
-  ModelDrafter(const Model& model, int64_t rows, int64_t context, int64_t max_length)
-      : rows_(model, rows, context, std::max<int64_t>(max_length - 1, 0)), held_(rows) {}
+  ModelDrafter(const Model& model, int64_t rows, int64_t context, int64_t max_length,
+               const PackedWeights* packed)
+      : rows_(model, rows, context, std::max<int64_t>(max_length - 1, 0), packed), held_(rows) {}
 
   std::vector<Draft> draft(std::span<const DraftRequest> requests) override {
     const c10::InferenceMode inference;
@@ -69,8 +70,8 @@ class ModelDrafter : public Drafter {
 }  // namespace
 
 std::unique_ptr<Drafter> model_drafter(const Model& model, int64_t rows, int64_t context,
-                                       int64_t max_length) {
-  return std::make_unique<ModelDrafter>(model, rows, context, max_length);
+                                       int64_t max_length, const PackedWeights* packed) {
+  return std::make_unique<ModelDrafter>(model, rows, context, max_length, packed);
 }
 
 }  // namespace mambify

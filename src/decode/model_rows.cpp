@@ -5,9 +5,11 @@
 
 namespace mambify {
 
-ModelRows::ModelRows(const Model& model, int64_t rows, int64_t context, int64_t max_drafts)
+ModelRows::ModelRows(const Model& model, int64_t rows, int64_t context, int64_t max_drafts,
+                     const PackedWeights* packed)
     : model_(model),
-      packed_(model.embedding.is_cpu() ? std::optional<PackedWeights>(model) : std::nullopt),
+      own_packed_(packed == nullptr ? std::optional<PackedWeights>(model) : std::nullopt),
+      packed_(packed == nullptr ? &*own_packed_ : packed),
       state_(model.config, rows, context, model.embedding.options(), max_drafts) {}
 
 Context ModelRows::context_for(std::span<const RowInput> inputs) const {
@@ -20,7 +22,7 @@ Context ModelRows::context_for(std::span<const RowInput> inputs) const {
   }
   Context context = make_context(model_.config, std::move(segments), model_.embedding.options(),
                                  &state_, std::move(rows), drafts);
-  if (packed_) context.packed = &*packed_;
+  context.packed = packed_;
   return context;
 }
 
@@ -39,7 +41,7 @@ NextTokenScores ModelRows::next_token_scores(const at::Tensor& hidden,
   if (static_cast<int64_t>(tokens.size()) < hidden.size(0)) {
     chosen = hidden.index_select(0, at::tensor(tokens, at::kLong).to(hidden.device()));
   }
-  return NextTokenScores(logits(model_, chosen, packed_ ? &*packed_ : nullptr)
+  return NextTokenScores(logits(model_, chosen, packed_)
                              .to(at::TensorOptions(at::kCPU).dtype(at::kFloat))
                              .contiguous());
 }

@@ -40,8 +40,11 @@ class NextTokenScores {
 class ModelRows {
  public:
   // context: most tokens of a row; max_drafts: most drafts of a row at any time. The model must
-  // outlive this and stay as it is.
-  ModelRows(const Model& model, int64_t rows, int64_t context, int64_t max_drafts);
+  // outlive this and stay as it is, and so must `packed`, its weights; null: this packs its own.
+  ModelRows(const Model& model, int64_t rows, int64_t context, int64_t max_drafts,
+            const PackedWeights* packed = nullptr);
+  ModelRows(const ModelRows&) = delete;
+  ModelRows& operator=(const ModelRows&) = delete;
 
   // Tokens that a row has read, drafts included.
   int64_t length(int64_t row) const { return state_.lengths[row]; }
@@ -69,7 +72,8 @@ class ModelRows {
   Context context_for(std::span<const RowInput> inputs) const;
 
   const Model& model_;
-  const std::optional<PackedWeights> packed_;  // on the CPU
+  const std::optional<PackedWeights> own_packed_;
+  const PackedWeights* packed_;
   ModelState state_;
 };
 

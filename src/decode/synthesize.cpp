@@ -56,7 +56,8 @@ class Writer {
         engine_(teacher, &tokenizer,
                 {.rows = options.rows,
                  .context = options.max_length,
-                 .min_prefill = std::max<int64_t>(options.rows / 8, 1)}) {}
+                 .min_prefill = std::max<int64_t>(options.rows / 8, 1),
+                 .packed = options.packed}) {}
 
   SynthesisResult write(const std::function<void(int64_t)>& on_progress) {
     do {

@@ -19,6 +19,7 @@ struct SynthesisOptions {
   int64_t max_length = 1024;  // most tokens of one conversation
   int64_t rows = 64;          // conversations written side by side
   SamplingOptions sampling{.temperature = 1};
+  const PackedWeights* packed = nullptr;  // the teacher's, as an engine takes them
 };
 
 struct SynthesisResult {

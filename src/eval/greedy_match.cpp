@@ -15,7 +15,8 @@ constexpr size_t kRows = 16;  // sequences decoded side by side
 }  // namespace
 
 std::vector<std::vector<TokenId>> greedy_continuations(
-    const Model& model, std::span<const std::vector<TokenId>> prompts, int64_t tokens) {
+    const Model& model, std::span<const std::vector<TokenId>> prompts, int64_t tokens,
+    const PackedWeights* packed) {
   std::vector<std::vector<TokenId>> continuations(prompts.size());
   if (prompts.empty()) return continuations;
   int64_t longest = 0;
@@ -28,7 +29,9 @@ std::vector<std::vector<TokenId>> greedy_continuations(
     requests.push_back(std::move(request));
   }
   Engine engine(model, /*tokenizer=*/nullptr,
-                {.rows = static_cast<int64_t>(prompts.size()), .context = longest + tokens});
+                {.rows = static_cast<int64_t>(prompts.size()),
+                 .context = longest + tokens,
+                 .packed = packed});
   const std::vector<GenerationResult> results = generate(engine, std::move(requests));
   for (size_t i = 0; i < results.size(); ++i) continuations[i] = results[i].ids;
   return continuations;
@@ -38,9 +41,11 @@ std::vector<int64_t> greedy_matches(const Model& student, const Model& teacher,
                                     std::span<const std::vector<TokenId>> prompts, int64_t tokens) {
   const c10::InferenceMode inference;
   std::vector<int64_t> matches;
+  if (prompts.empty()) return matches;
+  const PackedWeights packed(teacher);
   for (size_t first = 0; first < prompts.size(); first += kRows) {
     const auto group = prompts.subspan(first, std::min(kRows, prompts.size() - first));
-    const auto continuations = greedy_continuations(teacher, group, tokens);
+    const auto continuations = greedy_continuations(teacher, group, tokens, &packed);
     // Up to its first different token the student continues what the teacher wrote, so one pass
     // over the teacher's text shows where that token is.
     std::vector<std::vector<TokenId>> texts(group.begin(), group.end());

@@ -10,9 +10,10 @@
 namespace mambify {
 
 // The model's greedy continuations of several prompts, decoded side by side; end-of-sequence tokens
-// do not end them.
+// do not end them. packed: as an engine takes it.
 std::vector<std::vector<TokenId>> greedy_continuations(
-    const Model& model, std::span<const std::vector<TokenId>> prompts, int64_t tokens);
+    const Model& model, std::span<const std::vector<TokenId>> prompts, int64_t tokens,
+    const PackedWeights* packed = nullptr);
 
 // Per prompt, how many tokens of the student's greedy continuation equal the teacher's, up to
 // `tokens`.

@@ -6,17 +6,21 @@
 // OpenMP parallel region is outlined and not cloned, so a region calls cloned functions. What these
 // call must be MAMBIFY_INLINE, or it is compiled for the plain set only.
 //
-// MAMBIFY_AVX512 and MAMBIFY_AVX2 are for functions that are written once per set, and are chosen
-// by hand; they are undefined where there are no such sets.
+// MAMBIFY_AVX512, MAMBIFY_AVX512_VNNI (with products of bytes) and MAMBIFY_AVX2 are for functions
+// that are written once per set, and are chosen by hand; they are undefined where there are no such
+// sets.
 #if defined(__x86_64__) && defined(__clang__)
-// Clang does not dispatch on the x86-64-vN levels.
+// Clang does not dispatch on the x86-64-vN levels, and GCC inlines no function for any machine into
+// one for a machine by name.
 #define MAMBIFY_CLONES \
   __attribute__((target_clones("arch=skylake-avx512", "arch=haswell", "default")))
 #define MAMBIFY_AVX512 __attribute__((target("arch=skylake-avx512")))
+#define MAMBIFY_AVX512_VNNI __attribute__((target("arch=cascadelake")))
 #define MAMBIFY_AVX2 __attribute__((target("arch=haswell")))
 #elif defined(__x86_64__)
 #define MAMBIFY_CLONES __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
 #define MAMBIFY_AVX512 __attribute__((target("arch=x86-64-v4")))
+#define MAMBIFY_AVX512_VNNI __attribute__((target("arch=x86-64-v4,avx512vnni")))
 #define MAMBIFY_AVX2 __attribute__((target("arch=x86-64-v3")))
 #else
 #define MAMBIFY_CLONES

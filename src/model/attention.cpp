@@ -55,10 +55,6 @@ at::Tensor attention_over_cache(const at::Tensor& q, const at::Tensor& keys,
       .reshape({tokens, heads, width});
 }
 
-// A document of so few tokens is a step of decoding, or one with drafts: each token reads the cache
-// by itself, with the bits that it has as the only one.
-constexpr int64_t kMostTokensAlone = 16;
-
 at::Tensor attention_over_state(const at::Tensor& q, const Context& context,
                                 const MixerState& state) {
   const Segments& segments = context.segments;

@@ -48,6 +48,10 @@ struct ModelState {
   std::vector<MixerState> layers;
 };
 
+// A document of up to so many tokens is a step of decoding, perhaps with drafts: attention computes
+// each token by itself, with the bits that it has as the only one.
+inline constexpr int64_t kMostTokensAlone = 16;
+
 // The documents of one pass and what follows from where they stand.
 struct Context {
   Segments segments;

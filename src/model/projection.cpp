@@ -27,7 +27,12 @@ std::vector<std::vector<at::Tensor>> groups_of(const ModelConfig&, const Mamba2&
 
 }  // namespace
 
-PackedWeights::PackedWeights(const Model& model) {
+PackedWeights::PackedWeights(const Model& model, WeightFormat format) : format_(format) {
+  if (!model.embedding.is_cpu()) {
+    TORCH_CHECK(format == WeightFormat::native, "int8 weights: no kernel for ",
+                model.embedding.device());
+    return;
+  }
   for (const Block& block : model.blocks) {
     const auto groups =
         std::visit([&](const auto& mixer) { return groups_of(model.config, mixer); }, block.mixer);
@@ -41,7 +46,7 @@ PackedWeights::PackedWeights(const Model& model) {
 
 void PackedWeights::pack(const std::vector<at::Tensor>& group) {
   const at::Tensor rows = group.size() == 1 ? group.front() : at::cat(group);
-  matrices_.emplace(group.front().unsafeGetTensorImpl(), pack_matrix(rows));
+  matrices_.emplace(group.front().unsafeGetTensorImpl(), pack_matrix(rows, format_));
 }
 
 const PackedMatrix* PackedWeights::find(const at::Tensor& first) const {
@@ -53,6 +58,14 @@ int64_t PackedWeights::bytes() const {
   int64_t total = 0;
   for (const auto& [weight, matrix] : matrices_) {
     total += static_cast<int64_t>(matrix.panels.nbytes());
+  }
+  return total;
+}
+
+int64_t PackedWeights::native_bytes() const {
+  int64_t total = 0;
+  for (const auto& [weight, matrix] : matrices_) {
+    total += matrix.outputs * matrix.inputs * static_cast<int64_t>(c10::elementSize(matrix.type));
   }
   return total;
 }

@@ -16,19 +16,24 @@ struct Mlp;
 struct Model;
 
 // Copies of a model's weight matrices in the layout of rows_linear. Matrices that are multiplied by
-// the same input stand in one, so that they are one product.
+// the same input stand in one, so that they are one product. The embedding, which is looked up, and
+// everything small stay with the model.
 class PackedWeights {
  public:
-  // Weights that change afterwards, or belong to another model, are not those that were packed.
-  explicit PackedWeights(const Model& model);
+  // Weights that change afterwards, or belong to another model, are not those that were packed. Of
+  // a model that is not on the CPU nothing is packed, and products are with its own tensors.
+  explicit PackedWeights(const Model& model, WeightFormat format = WeightFormat::native);
 
   // The packed form of a group that begins with this tensor of the model; null when none does.
   const PackedMatrix* find(const at::Tensor& first) const;
+  // Of the packed matrices, and of the model's own that they stand for.
   int64_t bytes() const;
+  int64_t native_bytes() const;
 
  private:
   void pack(const std::vector<at::Tensor>& group);
 
+  WeightFormat format_;
   std::unordered_map<const at::TensorImpl*, PackedMatrix> matrices_;
 };
 

@@ -8,60 +8,74 @@
 namespace mambify {
 namespace {
 
-// Weight: how the kernel sees an element; Element: how LibTorch does.
-template <typename Weight, typename Element>
-void pack(const at::Tensor& weight, at::Tensor& panels) {
-  kernels::pack_cpu<Weight>(
-      {.outputs = weight.size(0),
-       .inputs = weight.size(1),
-       .weight = reinterpret_cast<const Weight*>(weight.const_data_ptr<Element>()),
-       .packed = reinterpret_cast<Weight*>(panels.mutable_data_ptr<Element>())});
+template <typename Weight, typename Packed>
+kernels::PackParams<Weight, Packed> pack_params(const at::Tensor& weight, at::Tensor& panels) {
+  return {.outputs = weight.size(0),
+          .inputs = weight.size(1),
+          .weight = static_cast<const Weight*>(weight.const_data_ptr()),
+          .packed = static_cast<Packed*>(panels.mutable_data_ptr())};
 }
 
-template <typename Weight, typename Element>
-void multiply(const at::Tensor& x, const at::Tensor& panels, at::Tensor& y) {
-  kernels::rows_linear_cpu<Weight>(
+template <typename Weight>
+void pack(const at::Tensor& weight, PackedMatrix& packed) {
+  using namespace kernels;
+  const int64_t panels = panels_of(packed.outputs);
+  if (packed.format == WeightFormat::int8) {
+    packed.panels = at::empty({panels, groups_of(packed.inputs), int64_t{sizeof(Int8Group)}},
+                              weight.options().dtype(at::kByte));
+    pack_int8_cpu(pack_params<Weight, Int8Group>(weight, packed.panels));
+  } else {
+    packed.panels = at::empty({panels, packed.inputs, kPanel}, weight.options());
+    pack_cpu(pack_params<Weight, Weight>(weight, packed.panels));
+  }
+}
+
+template <typename Packed>
+void multiply(const at::Tensor& x, const PackedMatrix& weight, at::Tensor& y) {
+  kernels::rows_linear_cpu<Packed>(
       {.rows = x.size(0),
        .inputs = x.size(1),
        .outputs = y.size(1),
        .x = x.const_data_ptr<float>(),
        .x_stride = x.stride(0),
-       .packed = reinterpret_cast<const Weight*>(panels.const_data_ptr<Element>()),
+       .packed = static_cast<const Packed*>(weight.panels.const_data_ptr()),
        .y = y.mutable_data_ptr<float>(),
        .y_stride = y.stride(0)});
 }
 
 }  // namespace
 
-PackedMatrix pack_matrix(const at::Tensor& weight) {
+PackedMatrix pack_matrix(const at::Tensor& weight, WeightFormat format) {
   TORCH_CHECK(weight.device().is_cpu(), "rows_linear: no kernel for ", weight.device());
   TORCH_CHECK(weight.dim() == 2 &&
                   (weight.scalar_type() == at::kFloat || weight.scalar_type() == at::kBFloat16),
               "rows_linear: the weight is ", weight.sizes(), " of ", weight.scalar_type());
   const at::Tensor rows = weight.contiguous();
-  PackedMatrix packed;
-  packed.outputs = weight.size(0);
-  packed.panels = at::empty({kernels::panels_of(packed.outputs), weight.size(1), kernels::kPanel},
-                            weight.options());
-  if (weight.scalar_type() == at::kFloat) {
-    pack<float, float>(rows, packed.panels);
+  PackedMatrix packed{.format = format,
+                      .type = weight.scalar_type(),
+                      .outputs = weight.size(0),
+                      .inputs = weight.size(1),
+                      .panels = {}};
+  if (packed.type == at::kFloat) {
+    pack<float>(rows, packed);
   } else {
-    pack<kernels::Bf16, at::BFloat16>(rows, packed.panels);
+    pack<kernels::Bf16>(rows, packed);
   }
   return packed;
 }
 
 at::Tensor rows_linear(const at::Tensor& x, const PackedMatrix& weight) {
-  TORCH_CHECK(x.dim() == 2 && x.size(1) == weight.inputs() &&
-                  x.scalar_type() == weight.panels.scalar_type(),
+  TORCH_CHECK(x.dim() == 2 && x.size(1) == weight.inputs && x.scalar_type() == weight.type,
               "rows_linear: x is ", x.sizes(), " of ", x.scalar_type(), ", the weight takes ",
-              weight.inputs(), " inputs of ", weight.panels.scalar_type());
+              weight.inputs, " inputs of ", weight.type);
   const at::Tensor rows = float_rows(x);
   at::Tensor y = at::empty({x.size(0), weight.outputs}, rows.options());
-  if (weight.panels.scalar_type() == at::kFloat) {
-    multiply<float, float>(rows, weight.panels, y);
+  if (weight.format == WeightFormat::int8) {
+    multiply<kernels::Int8Group>(rows, weight, y);
+  } else if (weight.type == at::kFloat) {
+    multiply<float>(rows, weight, y);
   } else {
-    multiply<kernels::Bf16, at::BFloat16>(rows, weight.panels, y);
+    multiply<kernels::Bf16>(rows, weight, y);
   }
   return in_type_of(x, y);
 }

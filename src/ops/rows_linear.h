@@ -7,16 +7,23 @@
 
 namespace mambify {
 
+enum class WeightFormat {
+  native,  // the weight's own type
+  int8,    // integers with a scale for 32 inputs of an output; inputs become the like to meet them
+};
+
 // A weight matrix laid out for rows_linear.
 struct PackedMatrix {
-  at::Tensor panels;  // [panels, inputs, outputs of a panel], of the weight's type
-  int64_t outputs = 0;
-
-  int64_t inputs() const { return panels.size(1); }
+  WeightFormat format = WeightFormat::native;
+  at::ScalarType type = at::kFloat;  // the weight's
+  int64_t outputs = 0, inputs = 0;
+  // [panels, inputs, outputs of a panel] of the weight's type, or bytes [panels, groups, bytes of a
+  // group]
+  at::Tensor panels;
 };
 
 // weight: [outputs, inputs], fp32 or bf16, on the CPU.
-PackedMatrix pack_matrix(const at::Tensor& weight);
+PackedMatrix pack_matrix(const at::Tensor& weight, WeightFormat format = WeightFormat::native);
 
 // x W^T. x: [rows, inputs] of the weight's type; returns [rows, outputs] of that type, accumulated
 // in fp32. Not differentiable.

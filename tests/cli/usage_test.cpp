@@ -35,6 +35,18 @@ TEST(Usage, BadUsageExitsWithTwo) {
             2);
 }
 
+TEST(Usage, AnUnknownWeightFormatIsBadUsage) {
+  const std::string model = fixtures() / "tiny-llama";
+  for (const std::vector<std::string>& verb : std::vector<std::vector<std::string>>{
+           {"generate", "--prompt", "a"}, {"chat"}, {"bench", "decode"}, {"bench", "speculate"}}) {
+    std::vector<std::string> arguments = verb;
+    arguments.insert(arguments.end(), {"--model", model, "--weights", "int4"});
+    const Outcome outcome = run(arguments);
+    EXPECT_EQ(outcome.exit_code, 2) << verb.front();
+    EXPECT_THAT(outcome.err, HasSubstr("--weights"));
+  }
+}
+
 TEST(Usage, AMissingCheckpointIsNamedAndExitsWithOne) {
   const Outcome outcome = run({"inspect", "/no/such/model"});
   EXPECT_EQ(outcome.exit_code, 1);

@@ -5,6 +5,7 @@
 #include <cstring>
 #include <functional>
 #include <map>
+#include <optional>
 
 #include "convert/convert.h"
 #include "core/random.h"
@@ -83,8 +84,7 @@ const std::map<std::string, std::function<Model()>> kModels = {
 };
 
 struct Case {
-  std::string model;
-  at::ScalarType dtype;
+  std::string model, format;  // fp32, bf16, or int8 weights
 };
 
 // One row's state, as bytes that can be compared: of keys and values what the row has read.
@@ -108,7 +108,20 @@ std::vector<std::string> bytes_of(const ModelState& state, int64_t row) {
 
 class Speculation : public ::testing::TestWithParam<Case> {
  protected:
-  void SetUp() override { to(model_, at::kCPU, GetParam().dtype); }
+  void SetUp() override {
+    to(model_, at::kCPU, GetParam().format == "bf16" ? at::kBFloat16 : at::kFloat);
+    packed_.emplace(model_,
+                    GetParam().format == "int8" ? WeightFormat::int8 : WeightFormat::native);
+  }
+
+  // For an engine over the model.
+  EngineOptions options(int64_t rows, Drafter* drafter = nullptr, int64_t draft_length = 0) const {
+    return {.rows = rows,
+            .context = kContext,
+            .drafter = drafter,
+            .draft_length = draft_length,
+            .packed = &*packed_};
+  }
 
   // Sequences with prompts and ways of sampling of their own.
   GenerationRequest request(uint32_t sequence) const {
@@ -147,7 +160,7 @@ class Speculation : public ::testing::TestWithParam<Case> {
   const Alone& alone(uint32_t sequence) {
     const auto [found, is_new] = alone_.try_emplace(sequence);
     if (is_new) {
-      Engine engine(model_, nullptr, {.context = kContext});
+      Engine engine(model_, nullptr, options(1));
       found->second.result = generate(engine, {request(sequence)}).front();
       found->second.state = bytes_of(engine.materialise(), 0);
     }
@@ -156,9 +169,7 @@ class Speculation : public ::testing::TestWithParam<Case> {
 
   void expect_same(Drafter& drafter, int64_t draft_length, int64_t batch, uint32_t first,
                    int64_t* accepted = nullptr) {
-    expect_same(
-        {.rows = batch, .context = kContext, .drafter = &drafter, .draft_length = draft_length},
-        first, accepted);
+    expect_same(options(batch, &drafter, draft_length), first, accepted);
   }
   // Decodes a sequence in each row side by side, from the given one on, and compares each.
   void expect_same(const EngineOptions& options, uint32_t first, int64_t* accepted = nullptr) {
@@ -188,6 +199,7 @@ class Speculation : public ::testing::TestWithParam<Case> {
 
   Model model_ = kModels.at(GetParam().model)();
   const int64_t vocabulary_ = model_.config.vocab_size;
+  std::optional<PackedWeights> packed_;
 
  private:
   std::map<uint32_t, Alone> alone_;
@@ -220,21 +232,17 @@ TEST_P(Speculation, LookingUpTheTextChangesNoBit) {
 // How many guesses there are goes by the clock here; what comes of them must not.
 TEST_P(Speculation, DraftsOfAdaptedLengthsChangeNoBit) {
   ScriptedDrafter drafter(truth(0, 8), vocabulary_);
-  EngineOptions options{.rows = 8,
-                        .context = kContext,
-                        .drafter = &drafter,
-                        .draft_length = kMaxDraftLength,
-                        .adapt_draft_length = true};
-  ASSERT_NO_FATAL_FAILURE(expect_same(options, 0));
+  EngineOptions adapting = options(8, &drafter, kMaxDraftLength);
+  adapting.adapt_draft_length = true;
+  ASSERT_NO_FATAL_FAILURE(expect_same(adapting, 0));
 }
 
 // A model that drafts for itself with the same numbers is nearly always right (it reads a prompt in
 // other chunks than the engine, and so rounds otherwise), which shows that its own state was taken
 // back and brought forward as it should.
 TEST_P(Speculation, AModelAgreesWithItself) {
-  const auto drafter = model_drafter(model_, 5, kContext, 4);
-  Engine engine(model_, nullptr,
-                {.rows = 5, .context = kContext, .drafter = drafter.get(), .draft_length = 4});
+  const auto drafter = model_drafter(model_, 5, kContext, 4, &*packed_);
+  Engine engine(model_, nullptr, options(5, drafter.get(), 4));
   std::vector<GenerationRequest> requests;
   for (uint32_t s = 0; s < 5; ++s) requests.push_back(request(s));
   int64_t drafted = 0, accepted = 0;
@@ -264,11 +272,11 @@ TEST_P(Speculation, AnEndInsideADraftEndsTheSequenceThere) {
   const auto first = std::find(ids.begin(), ids.end(), end) - ids.begin();
   GenerationRequest plain = request(0);
   plain.stop_ids = {end};
-  Engine without(model_, nullptr, {.context = kContext});
+  Engine without(model_, nullptr, options(1));
   const GenerationResult expected = generate(without, {plain}).front();
   ASSERT_EQ(static_cast<int64_t>(expected.ids.size()), first + 1);
   ScriptedDrafter drafter(truth(0, 1), vocabulary_);
-  Engine with(model_, nullptr, {.context = kContext, .drafter = &drafter, .draft_length = 6});
+  Engine with(model_, nullptr, options(1, &drafter, 6));
   const GenerationResult result = generate(with, {plain}).front();
   EXPECT_EQ(result.ids, expected.ids);
   EXPECT_EQ(result.finish_reason, FinishReason::stop);
@@ -282,8 +290,7 @@ TEST_P(Speculation, ARowGoesOnBehindItsDrafts) {
   next.prompt.insert(next.prompt.end(), ids.begin(), ids.end());
   next.prompt.push_back(1);
   const auto continue_with = [&](Drafter* drafter) {
-    Engine engine(model_, nullptr,
-                  {.context = kContext, .drafter = drafter, .draft_length = drafter ? 4 : 0});
+    Engine engine(model_, nullptr, options(1, drafter, drafter != nullptr ? 4 : 0));
     generate(engine, {request(0)});
     const GenerationResult result = generate(engine, {next}).front();
     EXPECT_GT(result.reused_tokens, 0);
@@ -297,15 +304,14 @@ TEST_P(Speculation, ARowGoesOnBehindItsDrafts) {
 std::vector<Case> all_cases() {
   std::vector<Case> cases;
   for (const auto& [name, make] : kModels) {
-    for (const at::ScalarType dtype : {at::kFloat, at::kBFloat16}) cases.push_back({name, dtype});
+    for (const char* format : {"fp32", "bf16", "int8"}) cases.push_back({name, format});
   }
   return cases;
 }
 
 INSTANTIATE_TEST_SUITE_P(Models, Speculation, ::testing::ValuesIn(all_cases()),
                          [](const auto& info) {
-                           return info.param.model +
-                                  (info.param.dtype == at::kFloat ? "_fp32" : "_bf16");
+                           return info.param.model + "_" + info.param.format;
                          });
 
 }  // namespace

@@ -32,10 +32,12 @@ inline Segments segments_of(const at::Tensor& ids) {
   return segments;
 }
 
-inline at::Tensor logits_of(const Model& model, const at::Tensor& ids) {
+inline at::Tensor logits_of(const Model& model, const at::Tensor& ids,
+                            const PackedWeights* packed = nullptr) {
   c10::InferenceMode inference;
-  const Context context = make_context(model.config, segments_of(ids), model.embedding.options());
-  return logits(model, hidden_states(model, ids.flatten(), context));
+  Context context = make_context(model.config, segments_of(ids), model.embedding.options());
+  context.packed = packed;
+  return logits(model, hidden_states(model, ids.flatten(), context), packed);
 }
 
 }  // namespace mambify::testing

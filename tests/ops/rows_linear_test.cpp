@@ -37,10 +37,32 @@ TEST(RowsLinear, AccumulatesBf16InFp32) {
   EXPECT_LT(tensor_error(y, exact), 1.0 / 256);
 }
 
+// Rounding to 8 bits is all that may differ, and it must be seen.
+TEST(RowsLinear, MultipliesByInt8NearlyAsLinearDoes) {
+  for (const at::ScalarType dtype : {at::kFloat, at::kBFloat16}) {
+    const at::Tensor wide = random_tensor({7, 700}, 1, dtype),
+                     weight = random_tensor({45, 600}, 2, dtype);
+    const at::Tensor x = wide.narrow(1, 40, 600);
+    const at::Tensor y = rows_linear(x, pack_matrix(weight, WeightFormat::int8));
+    EXPECT_EQ(y.scalar_type(), dtype);
+    const double error = tensor_error(y, at::linear(x.to(at::kDouble), weight.to(at::kDouble)));
+    EXPECT_LT(error, 0.02) << dtype;
+    EXPECT_GT(error, 1e-3) << dtype;
+  }
+}
+
+TEST(RowsLinear, Int8TakesAQuarterOfTheMemoryAndItsScales) {
+  const at::Tensor weight = random_tensor({64, 96}, 1);
+  EXPECT_EQ(pack_matrix(weight, WeightFormat::int8).panels.nbytes(), 64 * 96 + 64 * 96 / 32 * 2);
+  EXPECT_EQ(pack_matrix(weight).panels.nbytes(), weight.nbytes());
+}
+
 TEST(RowsLinear, RefusesWhatDoesNotFit) {
-  const PackedMatrix weight = pack_matrix(at::zeros({4, 8}));
-  EXPECT_THROW(rows_linear(at::zeros({2, 9}), weight), c10::Error);
-  EXPECT_THROW(rows_linear(at::zeros({2, 8}, at::kBFloat16), weight), c10::Error);
+  for (const WeightFormat format : {WeightFormat::native, WeightFormat::int8}) {
+    const PackedMatrix weight = pack_matrix(at::zeros({4, 8}), format);
+    EXPECT_THROW(rows_linear(at::zeros({2, 9}), weight), c10::Error);
+    EXPECT_THROW(rows_linear(at::zeros({2, 8}, at::kBFloat16), weight), c10::Error);
+  }
   EXPECT_THROW(pack_matrix(at::zeros({4, 8}, at::kDouble)), c10::Error);
   EXPECT_THROW(pack_matrix(at::zeros({4})), c10::Error);
 }

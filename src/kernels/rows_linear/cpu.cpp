@@ -1,31 +1,11 @@
 #include <algorithm>
-#include <cstring>
 #include <utility>
 
 #include "kernels/parallel.h"
-#include "kernels/rows_linear/params.h"
+#include "kernels/rows_linear/panel.h"
 
 namespace mambify::kernels {
 namespace {
-
-constexpr int64_t kHalf = kPanel / 2;
-
-// Half of a panel: one register of AVX-512, two of AVX2.
-using Lanes = float __attribute__((vector_size(kHalf * sizeof(float))));
-using Words = uint32_t __attribute__((vector_size(kHalf * sizeof(float))));
-
-MAMBIFY_INLINE void load_panel(const float* packed, Lanes& low, Lanes& high) {
-  std::memcpy(&low, packed, sizeof(Lanes));
-  std::memcpy(&high, packed + kHalf, sizeof(Lanes));
-}
-
-MAMBIFY_INLINE void load_panel(const Bf16* packed, Lanes& low, Lanes& high) {
-  Words pairs;
-  std::memcpy(&pairs, packed, sizeof(Words));
-  const Words shifted = pairs << 16, masked = pairs & 0xffff0000u;
-  std::memcpy(&low, &shifted, sizeof(Lanes));
-  std::memcpy(&high, &masked, sizeof(Lanes));
-}
 
 // Inputs of which a panel's weights stay in the second-level cache while all rows pass.
 template <typename Weight>
@@ -44,8 +24,7 @@ MAMBIFY_INLINE void multiply_tile(const RowsLinearParams<Weight>& p, const Weigh
     if (inputs.begin == 0) {
       low[r] = high[r] = Lanes{};
     } else {
-      std::memcpy(&low[r], sums + r * sums_stride, sizeof(Lanes));
-      std::memcpy(&high[r], sums + r * sums_stride + kHalf, sizeof(Lanes));
+      load_panel(sums + r * sums_stride, low[r], high[r]);
     }
   }
   for (int64_t i = inputs.begin; i < inputs.end; ++i) {
@@ -61,10 +40,7 @@ MAMBIFY_INLINE void multiply_tile(const RowsLinearParams<Weight>& p, const Weigh
       high[r] += value * weight_high;
     }
   }
-  for (int r = 0; r < kRows; ++r) {
-    std::memcpy(sums + r * sums_stride, &low[r], sizeof(Lanes));
-    std::memcpy(sums + r * sums_stride + kHalf, &high[r], sizeof(Lanes));
-  }
+  for (int r = 0; r < kRows; ++r) store_panel(low[r], high[r], sums + r * sums_stride);
 }
 
 // As multiply_tile, for a number of rows up to kMost that is known at run time only.

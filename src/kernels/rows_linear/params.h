@@ -21,18 +21,37 @@ inline int64_t place_in_panel(const Bf16*, int64_t j) {
   return j < kPanel / 2 ? 2 * j : 2 * (j - kPanel / 2) + 1;
 }
 
-// Weight: float or Bf16.
-template <typename Weight>
+// Inputs that share a scale where weights are int8.
+inline constexpr int64_t kGroup = 32;
+inline int64_t groups_of(int64_t inputs) { return (inputs + kGroup - 1) / kGroup; }
+
+// A panel's int8 weights of one group of inputs: weight = q * scale, -127 <= q <= 127. A panel is
+// so many groups, [panels, groups]; what is beyond the inputs and the outputs is q = 0.
+//
+// The scale of an output is its largest magnitude in the group over 127, rounded up to Bf16. A
+// smaller one than fp32 has as a normal number is 0; that of a group with NaN or infinity is NaN.
+struct Int8Group {
+  // q + 128, as the instructions that multiply bytes take one side unsigned; the four inputs that
+  // they add up stand together.
+  uint8_t weights[kGroup / 4][kPanel][4];
+  Bf16 scales[kPanel];  // placed as Bf16 weights are
+};
+
+// Weight: float or Bf16. Packed: the same, or Int8Group.
+template <typename Weight, typename Packed = Weight>
 struct PackParams {
   int64_t outputs = 0;
   int64_t inputs = 0;
   const Weight* weight = nullptr;  // [outputs, inputs], contiguous
-  Weight* packed = nullptr;
+  Packed* packed = nullptr;
 };
 
 template <typename Weight>
 void pack_cpu(const PackParams<Weight>& p);
+template <typename Weight>
+void pack_int8_cpu(const PackParams<Weight, Int8Group>& p);
 
+// Weight: float, Bf16 or Int8Group.
 template <typename Weight>
 struct RowsLinearParams {
   int64_t rows = 0;
@@ -45,13 +64,20 @@ struct RowsLinearParams {
   int64_t y_stride = 0;
 };
 
-// The definition, accumulated in double.
+// The definition, accumulated in double. With int8 weights each row's group of inputs becomes
+// integers, too: x = q * scale, scale = largest magnitude / 127 in fp32 under the rules of weights,
+// q = x * (1 / scale) rounded to the nearest, ties to even. The product of two groups is that of
+// their integers, which is exact, times both scales.
 template <typename Weight>
 void rows_linear_reference(const RowsLinearParams<Weight>& p);
+template <>
+void rows_linear_reference(const RowsLinearParams<Int8Group>& p);
 
 // Fast, parallel over panels. Every output is one chain of fused multiply-adds over the inputs in
-// order, whatever the rows, the threads or the vectors' width.
+// order, with int8 weights over the groups, whatever the rows, the threads or the vectors' width.
 template <typename Weight>
 void rows_linear_cpu(const RowsLinearParams<Weight>& p);
+template <>
+void rows_linear_cpu(const RowsLinearParams<Int8Group>& p);
 
 }  // namespace mambify::kernels
