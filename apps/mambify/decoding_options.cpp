@@ -66,6 +66,12 @@ void add_draft_options(CLI::App& verb, DraftOptions& options) {
       ->check(CLI::IsMember({"auto"}) | CLI::Range(int64_t{1}, kMaxDraftLength))
       ->capture_default_str()
       ->needs(draft);
+  verb.add_option(
+          "--draft-weights", options.weights,
+          "of a draft model, as --weights; guesses may be rough, what counts is their price")
+      ->check(CLI::IsMember({"native", "int8"}))
+      ->capture_default_str()
+      ->needs(draft);
   verb.add_option("--accept", options.accept,
                   "exact: a guess that the model draws itself, the same tokens as without guesses; "
                   "distribution: by rejection sampling, more guesses, other tokens from the same "
@@ -80,13 +86,15 @@ LoadedDrafter::LoadedDrafter(const DraftOptions& options, const CommonOptions& c
     : options_(options) {
   if (options.draft.empty() || options.draft == "ngram") return;
   model_.emplace(options.draft, common);
+  packed_.emplace(pack_weights(model_->model, options.weights));
   check_same_vocabulary(target_path, target.tokenizer, options.draft, model_->tokenizer);
 }
 
 void LoadedDrafter::attach_to(EngineOptions& engine) {
   if (options_.draft.empty()) return;
-  drafter_ = model_ ? model_drafter(model_->model, engine.rows, engine.context, options_.most())
-                    : ngram_drafter();
+  drafter_ =
+      model_ ? model_drafter(model_->model, engine.rows, engine.context, options_.most(), &*packed_)
+             : ngram_drafter();
   engine.drafter = drafter_.get();
   engine.draft_length = options_.most();
   engine.adapt_draft_length = options_.adapts();

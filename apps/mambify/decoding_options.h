@@ -42,11 +42,12 @@ struct DraftOptions {
   std::string draft;            // a checkpoint, "ngram" or nothing
   std::string length = "auto";  // or how many tokens
   std::string accept = "exact";
+  std::string weights = "int8";
 
   bool adapts() const { return length == "auto"; }
   int64_t most() const { return adapts() ? kMaxDraftLength : std::stoll(length); }
 };
-// --draft, --draft-length, --accept
+// --draft, --draft-length, --draft-weights, --accept
 void add_draft_options(CLI::App& verb, DraftOptions& options);
 
 // What an engine drafts with, and the model behind it if there is one.
@@ -61,6 +62,7 @@ class LoadedDrafter {
  private:
   DraftOptions options_;
   std::optional<LoadedModel> model_;
+  std::optional<PackedWeights> packed_;
   std::unique_ptr<Drafter> drafter_;
 };
 

@@ -1,4 +1,3 @@
-#include <ATen/TensorIndexing.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/full.h>
 #include <ATen/ops/scaled_dot_product_attention.h>
@@ -109,8 +108,8 @@ at::Tensor forward(const ModelConfig& config, const Attention& mixer, const at::
     }
     y = documents.size() == 1 ? documents.front() : at::cat(documents);
   } else {
-    state->keys.index_put_({context.token_rows, {}, context.token_positions}, k);
-    state->values.index_put_({context.token_rows, {}, context.token_positions}, v);
+    store_in_cache(state->keys, k, context.token_rows, context.token_positions);
+    store_in_cache(state->values, v, context.token_rows, context.token_positions);
     y = attention_over_state(q, context, *state);
   }
   return project(context.packed, y.reshape({tokens, sizes.n_heads * sizes.head_dim}), mixer.o_proj,

@@ -46,7 +46,7 @@ PackedWeights::PackedWeights(const Model& model, WeightFormat format) : format_(
 
 void PackedWeights::pack(const std::vector<at::Tensor>& group) {
   const at::Tensor rows = group.size() == 1 ? group.front() : at::cat(group);
-  matrices_.emplace(group.front().unsafeGetTensorImpl(), pack_matrix(rows, format_));
+  matrices_.emplace(group.front().unsafeGetTensorImpl(), pack_matrix(rows, format_, memory_));
 }
 
 const PackedMatrix* PackedWeights::find(const at::Tensor& first) const {

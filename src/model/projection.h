@@ -34,6 +34,7 @@ class PackedWeights {
   void pack(const std::vector<at::Tensor>& group);
 
   WeightFormat format_;
+  PanelMemory memory_;
   std::unordered_map<const at::TensorImpl*, PackedMatrix> matrices_;
 };
 

@@ -1,8 +1,11 @@
 #include "ops/decode_attention.h"
 
 #include <ATen/ATen.h>
+#include <ATen/TensorIndexing.h>
 
 #include <cmath>
+#include <cstddef>
+#include <cstring>
 
 #include "kernels/decode_attention/params.h"
 #include "ops/rows.h"
@@ -55,6 +58,39 @@ void run(const at::Tensor& q, const at::Tensor& keys, const at::Tensor& values,
 }
 
 }  // namespace
+
+void store_in_cache(at::Tensor& cache, const at::Tensor& x, const at::Tensor& rows,
+                    const at::Tensor& positions) {
+  const int64_t tokens = x.size(0), groups = cache.size(1), width = cache.size(3);
+  TORCH_CHECK(x.sizes() == at::IntArrayRef({tokens, groups, width}) &&
+                  x.scalar_type() == cache.scalar_type() && rows.sizes() == positions.sizes() &&
+                  rows.sizes() == at::IntArrayRef({tokens}),
+              "store_in_cache: x is ", x.sizes(), " of ", x.scalar_type(), ", the cache ",
+              cache.sizes(), " of ", cache.scalar_type(), ", rows ", rows.sizes(), ", positions ",
+              positions.sizes());
+  if (!cache.is_cpu()) {
+    cache.index_put_({rows, {}, positions}, x);
+    return;
+  }
+  // An indexed assignment takes LibTorch longer than the rest of a step's attention.
+  const at::Tensor source = x.stride(2) == 1 ? x : x.contiguous();
+  const auto bytes = static_cast<int64_t>(cache.element_size());
+  const auto* row = rows.const_data_ptr<int64_t>();
+  const auto* position = positions.const_data_ptr<int64_t>();
+  const auto* from = static_cast<const std::byte*>(source.const_data_ptr());
+  auto* to = static_cast<std::byte*>(cache.mutable_data_ptr());
+  for (int64_t t = 0; t < tokens; ++t) {
+    TORCH_CHECK(
+        row[t] >= 0 && row[t] < cache.size(0) && position[t] >= 0 && position[t] < cache.size(2),
+        "store_in_cache: row ", row[t], ", position ", position[t], " of a cache ", cache.sizes());
+    for (int64_t g = 0; g < groups; ++g) {
+      const int64_t place =
+          row[t] * cache.stride(0) + g * cache.stride(1) + position[t] * cache.stride(2);
+      std::memcpy(to + place * bytes, from + (t * source.stride(0) + g * source.stride(1)) * bytes,
+                  width * bytes);
+    }
+  }
+}
 
 at::Tensor decode_attention(const at::Tensor& q, const at::Tensor& keys, const at::Tensor& values,
                             const std::vector<int64_t>& rows, const std::vector<int64_t>& lengths) {

@@ -1,4 +1,4 @@
-// Attention of one new token for each of several sequences over their key/value caches.
+// Key/value caches of sequences: writing new tokens, and attention of one new token of each.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -7,6 +7,12 @@
 #include <vector>
 
 namespace mambify {
+
+// Writes new tokens' keys, or their values, to their places: token t to position positions[t] of
+// row rows[t]. cache: [rows, groups, capacity, width]; x: [tokens, groups, width] of its type;
+// rows, positions: [tokens] int64, on the cache's device. Not differentiable.
+void store_in_cache(at::Tensor& cache, const at::Tensor& x, const at::Tensor& rows,
+                    const at::Tensor& positions);
 
 // q: [sequences, heads, width]. keys, values: [rows, groups, capacity, width], of q's type, fp32 or
 // bf16; query head h reads group h / (heads / groups). Sequence s reads positions [0, lengths[s])

@@ -17,15 +17,15 @@ kernels::PackParams<Weight, Packed> pack_params(const at::Tensor& weight, at::Te
 }
 
 template <typename Weight>
-void pack(const at::Tensor& weight, PackedMatrix& packed) {
+void pack(const at::Tensor& weight, PanelMemory& memory, PackedMatrix& packed) {
   using namespace kernels;
   const int64_t panels = panels_of(packed.outputs);
   if (packed.format == WeightFormat::int8) {
-    packed.panels = at::empty({panels, groups_of(packed.inputs), int64_t{sizeof(Int8Group)}},
-                              weight.options().dtype(at::kByte));
+    packed.panels =
+        memory.allocate({panels, groups_of(packed.inputs), int64_t{sizeof(Int8Group)}}, at::kByte);
     pack_int8_cpu(pack_params<Weight, Int8Group>(weight, packed.panels));
   } else {
-    packed.panels = at::empty({panels, packed.inputs, kPanel}, weight.options());
+    packed.panels = memory.allocate({panels, packed.inputs, kPanel}, packed.type);
     pack_cpu(pack_params<Weight, Weight>(weight, packed.panels));
   }
 }
@@ -45,7 +45,7 @@ void multiply(const at::Tensor& x, const PackedMatrix& weight, at::Tensor& y) {
 
 }  // namespace
 
-PackedMatrix pack_matrix(const at::Tensor& weight, WeightFormat format) {
+PackedMatrix pack_matrix(const at::Tensor& weight, WeightFormat format, PanelMemory& memory) {
   TORCH_CHECK(weight.device().is_cpu(), "rows_linear: no kernel for ", weight.device());
   TORCH_CHECK(weight.dim() == 2 &&
                   (weight.scalar_type() == at::kFloat || weight.scalar_type() == at::kBFloat16),
@@ -57,9 +57,9 @@ PackedMatrix pack_matrix(const at::Tensor& weight, WeightFormat format) {
                       .inputs = weight.size(1),
                       .panels = {}};
   if (packed.type == at::kFloat) {
-    pack<float>(rows, packed);
+    pack<float>(rows, memory, packed);
   } else {
-    pack<kernels::Bf16>(rows, packed);
+    pack<kernels::Bf16>(rows, memory, packed);
   }
   return packed;
 }

@@ -5,6 +5,8 @@
 
 #include <cstdint>
 
+#include "ops/panel_memory.h"
+
 namespace mambify {
 
 enum class WeightFormat {
@@ -23,7 +25,7 @@ struct PackedMatrix {
 };
 
 // weight: [outputs, inputs], fp32 or bf16, on the CPU.
-PackedMatrix pack_matrix(const at::Tensor& weight, WeightFormat format = WeightFormat::native);
+PackedMatrix pack_matrix(const at::Tensor& weight, WeightFormat format, PanelMemory& memory);
 
 // x W^T. x: [rows, inputs] of the weight's type; returns [rows, outputs] of that type, accumulated
 // in fp32. Not differentiable.

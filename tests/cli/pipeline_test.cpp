@@ -158,7 +158,7 @@ TEST_F(Pipeline, DraftsChangeNoToken) {
     EXPECT_LT(drafted.json()["speculation"]["cycles"], 40);
   }
   std::vector<std::string> adapted = generate;
-  adapted.insert(adapted.end(), {"--draft", path("teacher")});
+  adapted.insert(adapted.end(), {"--draft", path("teacher"), "--draft-weights", "native"});
   EXPECT_EQ(run(adapted).json()["ids"], plain.json()["ids"]);
 
   std::vector<std::string> by_rejection = generate;
@@ -177,6 +177,7 @@ TEST_F(Pipeline, DraftOptionsThatMakeNoSenseAreUsageErrors) {
        {std::vector<std::string>{"--draft", "ngram", "--draft-length", "16"},
         {"--draft", "ngram", "--draft-length", "many"},
         {"--draft", "ngram", "--accept", "often"},
+        {"--draft", "ngram", "--draft-weights", "int3"},
         {"--draft-length", "3"},
         {"--accept", "distribution"}}) {
     std::vector<std::string> arguments = generate;

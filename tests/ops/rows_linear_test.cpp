@@ -14,23 +14,29 @@ at::Tensor random_tensor(at::IntArrayRef sizes, uint64_t seed, at::ScalarType dt
   return random_leaf(sizes, seed, 1, dtype).detach();
 }
 
+// In memory of its own.
+PackedMatrix pack(const at::Tensor& weight, WeightFormat format = WeightFormat::native) {
+  PanelMemory memory;
+  return pack_matrix(weight, format, memory);
+}
+
 TEST(RowsLinear, MultipliesAsLinearDoes) {
   const at::Tensor x = random_tensor({7, 65}, 1), weight = random_tensor({45, 65}, 2);
-  EXPECT_LT(tensor_error(rows_linear(x, pack_matrix(weight)), at::linear(x, weight)),
+  EXPECT_LT(tensor_error(rows_linear(x, pack(weight)), at::linear(x, weight)),
             tolerance("cpu", "fp32").output);
 }
 
 TEST(RowsLinear, TakesViews) {
   const at::Tensor wide = random_tensor({7, 130}, 1), tall = random_tensor({65, 45}, 2);
   const at::Tensor x = wide.narrow(1, 40, 65), weight = tall.t();
-  EXPECT_LT(tensor_error(rows_linear(x, pack_matrix(weight)), at::linear(x, weight)),
+  EXPECT_LT(tensor_error(rows_linear(x, pack(weight)), at::linear(x, weight)),
             tolerance("cpu", "fp32").output);
 }
 
 TEST(RowsLinear, AccumulatesBf16InFp32) {
   const at::Tensor x = random_tensor({3, 600}, 1, at::kBFloat16);
   const at::Tensor weight = random_tensor({33, 600}, 2, at::kBFloat16);
-  const at::Tensor y = rows_linear(x, pack_matrix(weight));
+  const at::Tensor y = rows_linear(x, pack(weight));
   EXPECT_EQ(y.scalar_type(), at::kBFloat16);
   const at::Tensor exact = at::linear(x.to(at::kDouble), weight.to(at::kDouble));
   // Half a unit in the last place of a bf16 result.
@@ -43,7 +49,7 @@ TEST(RowsLinear, MultipliesByInt8NearlyAsLinearDoes) {
     const at::Tensor wide = random_tensor({7, 700}, 1, dtype),
                      weight = random_tensor({45, 600}, 2, dtype);
     const at::Tensor x = wide.narrow(1, 40, 600);
-    const at::Tensor y = rows_linear(x, pack_matrix(weight, WeightFormat::int8));
+    const at::Tensor y = rows_linear(x, pack(weight, WeightFormat::int8));
     EXPECT_EQ(y.scalar_type(), dtype);
     const double error = tensor_error(y, at::linear(x.to(at::kDouble), weight.to(at::kDouble)));
     EXPECT_LT(error, 0.02) << dtype;
@@ -53,18 +59,18 @@ TEST(RowsLinear, MultipliesByInt8NearlyAsLinearDoes) {
 
 TEST(RowsLinear, Int8TakesAQuarterOfTheMemoryAndItsScales) {
   const at::Tensor weight = random_tensor({64, 96}, 1);
-  EXPECT_EQ(pack_matrix(weight, WeightFormat::int8).panels.nbytes(), 64 * 96 + 64 * 96 / 32 * 2);
-  EXPECT_EQ(pack_matrix(weight).panels.nbytes(), weight.nbytes());
+  EXPECT_EQ(pack(weight, WeightFormat::int8).panels.nbytes(), 64 * 96 + 64 * 96 / 32 * 2);
+  EXPECT_EQ(pack(weight).panels.nbytes(), weight.nbytes());
 }
 
 TEST(RowsLinear, RefusesWhatDoesNotFit) {
   for (const WeightFormat format : {WeightFormat::native, WeightFormat::int8}) {
-    const PackedMatrix weight = pack_matrix(at::zeros({4, 8}), format);
+    const PackedMatrix weight = pack(at::zeros({4, 8}), format);
     EXPECT_THROW(rows_linear(at::zeros({2, 9}), weight), c10::Error);
     EXPECT_THROW(rows_linear(at::zeros({2, 8}, at::kBFloat16), weight), c10::Error);
   }
-  EXPECT_THROW(pack_matrix(at::zeros({4, 8}, at::kDouble)), c10::Error);
-  EXPECT_THROW(pack_matrix(at::zeros({4})), c10::Error);
+  EXPECT_THROW(pack(at::zeros({4, 8}, at::kDouble)), c10::Error);
+  EXPECT_THROW(pack(at::zeros({4})), c10::Error);
 }
 
 }  // namespace
