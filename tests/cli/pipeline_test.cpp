@@ -212,6 +212,17 @@ TEST_F(Pipeline, BenchSpeculateMeasuresEachDraftLength) {
   EXPECT_EQ(rows[1]["tokens_per_cycle"], 6.0);
 }
 
+TEST_F(Pipeline, BenchDecodeReadsFewerBytesOfInt8Weights) {
+  const auto weight_bytes = [&](const char* format) {
+    const Outcome outcome = run({"bench", "decode", "--model", path("student"), "--weights", format,
+                                 "--tokens", "4", "--context", "8", "--runs", "1", "--json"});
+    EXPECT_EQ(outcome.exit_code, 0) << outcome.err;
+    EXPECT_EQ(outcome.json()["weights"], format);
+    return outcome.json()["weight_bytes"].get<int64_t>();
+  };
+  EXPECT_LT(weight_bytes("int8"), weight_bytes("native") / 2);
+}
+
 TEST_F(Pipeline, AnUnknownKeyInARecipeIsNamed) {
   write_file_atomically(path("bad.toml"), "[model]\nteecher = \"x\"\n");
   const Outcome outcome = run({"distill", path("bad.toml")});

@@ -2,7 +2,7 @@
 // for every token.
 #include "decode/engine.h"
 
-#include <ATen/ops/tensor.h>
+#include <ATen/ATen.h>
 #include <c10/core/InferenceMode.h>
 #include <gtest/gtest.h>
 
@@ -233,6 +233,22 @@ TEST_F(EngineText, RowsAreTakenInTheOrderOfTheRequests) {
   }
   engine.run();
   EXPECT_EQ(finished, (std::vector{1, 2, 3, 0}));
+}
+
+TEST(Engine, MultipliesByTheWeightsItIsGiven) {
+  const Model model = load_model(fixtures() / "tiny-llama");
+  const auto keys_with = [&](const PackedWeights* packed) {
+    Engine engine(model, nullptr, {.context = 64, .packed = packed});
+    generate_one(engine, request_of(random_prompt(20, 1, model.config.vocab_size), 1));
+    const c10::InferenceMode inference;
+    return engine.materialise().layers.back().keys.clone();
+  };
+  const PackedWeights native(model), int8(model, WeightFormat::int8);
+  const at::Tensor expected = keys_with(nullptr), rounded = keys_with(&int8);
+  EXPECT_TRUE(at::equal(keys_with(&native), expected));
+  const double error = ((rounded - expected).abs().max() / expected.abs().max()).item<double>();
+  EXPECT_GT(error, 1e-4);
+  EXPECT_LT(error, 0.05);
 }
 
 }  // namespace

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <array>
+#include <bit>
 #include <cstring>
 #include <limits>
 #include <vector>
@@ -31,10 +32,9 @@ double scale_in(const std::vector<Int8Group>& groups, int64_t inputs, int64_t ou
   const Bf16* scales = groups[output / kPanel * groups_of(inputs) + i / kGroup].scales;
   return to_float(scales[place_in_panel(scales, output % kPanel)]);
 }
-double weight_in(const std::vector<Int8Group>& groups, int64_t inputs, int64_t output, int64_t i) {
+int integer_in(const std::vector<Int8Group>& groups, int64_t inputs, int64_t output, int64_t i) {
   const Int8Group& group = groups[output / kPanel * groups_of(inputs) + i / kGroup];
-  const int q = group.weights[i % kGroup / 4][output % kPanel][i % 4] - 128;
-  return q * scale_in(groups, inputs, output, i);
+  return group.weights[i % kGroup / 4][output % kPanel][i % 4] - 128;
 }
 
 // Rows further apart than they are wide, in x and in y, with NaN in between.
@@ -106,7 +106,7 @@ TEST(RowsLinearInt8, AWeightIsOffByHalfAStepAtMost) {
         const double scale = scale_in(groups, inputs, j, i);
         ASSERT_GE(scale, largest / 127.0f);
         ASSERT_LE(scale, largest / 127.0 * (1 + 1.0 / 128));
-        ASSERT_LE(std::abs(weight_in(groups, inputs, j, i) - weight[j * inputs + i]),
+        ASSERT_LE(std::abs(integer_in(groups, inputs, j, i) * scale - weight[j * inputs + i]),
                   scale * (0.5 + 1e-4));
       }
     }
@@ -119,7 +119,7 @@ TEST(RowsLinearInt8, WhatIsBeyondInputsAndOutputsIsZero) {
   for (int64_t j = 0; j < panels_of(outputs) * kPanel; ++j) {
     for (int64_t i = 0; i < groups_of(inputs) * kGroup; ++i) {
       const bool inside = j < outputs && i < inputs;
-      ASSERT_TRUE(inside || weight_in(groups, inputs, j, i) == 0) << j << ", " << i;
+      ASSERT_TRUE(inside || integer_in(groups, inputs, j, i) == 0) << j << ", " << i;
     }
   }
 }
@@ -230,7 +230,7 @@ TEST(RowsLinearInt8, RowsThatAreNotOrdinaryHarmNoOther) {
   std::fill_n(problem.row(0), inputs, 0.0f);
   problem.row(1)[5] = kInfinity;
   problem.row(2)[69] = std::numeric_limits<float>::quiet_NaN();
-  std::fill_n(problem.row(3), inputs, 1e-42f);  // not a normal number
+  std::fill_n(problem.row(3), inputs, 7e-37f);  // its scale is not a normal number
   for (int64_t i = 0; i < inputs; ++i) problem.row(4)[i] *= 1e30f;
   for (int64_t i = 0; i < inputs; ++i) problem.row(5)[i] *= 1e-30f;
   const auto expected = problem.reference();
@@ -261,7 +261,7 @@ TEST(RowsLinearInt8, WeightsThatAreNotOrdinaryHarmNoOtherOutput) {
   auto weight = plain.weight;
   std::fill_n(weight.begin(), inputs, 0.0f);
   weight[inputs + 3] = kInfinity;
-  weight[2 * inputs + 69] = std::numeric_limits<float>::quiet_NaN();
+  weight[2 * inputs + 69] = std::bit_cast<float>(0x7fffffffu);  // the last NaN
   const auto groups = packed(weight, outputs, inputs);
   auto params = plain.p;
   params.packed = groups.data();
