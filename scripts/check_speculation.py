@@ -33,7 +33,9 @@ def parse_arguments():
     parser.add_argument("--dtypes", type=words, default=["fp32"])
     parser.add_argument("--sampling", type=words, default=["greedy", "top-p"], help=str(list(SAMPLING)))
     parser.add_argument("--max-tokens", default="256")
+    parser.add_argument("--weights", default="native", help="native or int8")
     parser.add_argument("--threads", default="2")
+    parser.add_argument("--by", help="a key of the prompts' lines: also a row for each of its values")
     return parser.parse_args()
 
 
@@ -41,6 +43,7 @@ def decode(arguments, dtype, sampling, batch, *draft):
     command = [arguments.mambify, "generate", "--model", arguments.model, "--chat", "--json"]
     command += ["--prompts", arguments.prompts, "--max-tokens", arguments.max_tokens]
     command += ["--dtype", dtype, "--batch", batch, "--threads", arguments.threads]
+    command += ["--weights", arguments.weights]
     command += [*SAMPLING[sampling], *draft]
     output = subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout
     return [json.loads(line) for line in output.splitlines()]
@@ -54,11 +57,29 @@ def seconds(results):
     )
 
 
+def row(dtype, sampling, draft, length, batch, group, results, plain, alone):
+    """Prints one row and returns how many results differ. plain: of the same batch size."""
+    wrong = sum(a["ids"] != b["ids"] for a, b in zip(results, alone, strict=True))
+    drafted = sum(r["speculation"]["drafted"] for r in results)
+    accepted = sum(r["speculation"]["accepted"] for r in results)
+    share = f"{accepted / drafted:.2f}" if drafted else ""
+    tokens = sum(len(r["ids"]) for r in results)
+    print(f"| {dtype} | {sampling} | {draft} | {length} | {batch} | {group} | {len(results)} "
+          f"| {tokens:,} | {wrong} | {share} | {seconds(plain) / seconds(results):.2f}x |", flush=True)
+    return wrong
+
+
 def main():
     arguments = parse_arguments()
+    groups = {"all": None}
+    if arguments.by:
+        with open(arguments.prompts, encoding="utf-8") as lines:
+            keys = [json.loads(line)[arguments.by] for line in lines if line.strip()]
+        groups |= {key: [i for i, k in enumerate(keys) if k == key] for key in dict.fromkeys(keys)}
+
     different = 0
-    print("| dtype | sampling | draft | length | batch | prompts | tokens | different | accepted "
-          "| speed |\n|---|---|---|---|---|---|---|---|---|---|", flush=True)
+    print("| dtype | sampling | draft | length | batch | prompts of | prompts | tokens | different "
+          "| accepted | speed |\n|---|---|---|---|---|---|---|---|---|---|---|", flush=True)
     for dtype in arguments.dtypes:
         for sampling in arguments.sampling:
             plain = {batch: decode(arguments, dtype, sampling, batch)
@@ -71,15 +92,12 @@ def main():
                         results = decode(arguments, dtype, sampling, batch, *options)
                         cases.append((batch, results, draft, length))
             for batch, results, draft, length in cases:
-                wrong = sum(a["ids"] != b["ids"] for a, b in zip(results, plain["1"], strict=True))
-                different += wrong
-                drafted = sum(r["speculation"]["drafted"] for r in results)
-                accepted = sum(r["speculation"]["accepted"] for r in results)
-                share = f"{accepted / drafted:.2f}" if drafted else ""
-                tokens = sum(len(r["ids"]) for r in results)
-                print(f"| {dtype} | {sampling} | {draft} | {length} | {batch} | {len(results)} "
-                      f"| {tokens:,} | {wrong} | {share} "
-                      f"| {seconds(plain[batch]) / seconds(results):.2f}x |", flush=True)
+                for group, members in groups.items():
+                    def chosen(all_results, members=members):
+                        return all_results if members is None else [all_results[i] for i in members]
+                    wrong = row(dtype, sampling, draft, length, batch, group, chosen(results),
+                                chosen(plain[batch]), chosen(plain["1"]))
+                    different += wrong if members is None else 0
     sys.exit(1 if different else 0)
 
 

@@ -4,6 +4,10 @@
 #include <ATen/ops/cat.h>
 #include <ATen/ops/linear.h>
 
+#include <set>
+#include <utility>
+
+#include "core/error.h"
 #include "model/model.h"
 
 namespace mambify {
@@ -42,6 +46,20 @@ PackedWeights::PackedWeights(const Model& model, WeightFormat format) : format_(
     pack({block.mlp.down_proj});
   }
   pack({model.lm_head});
+  check();
+}
+
+void PackedWeights::check() const {
+  std::set<std::pair<int64_t, int64_t>> shapes;
+  for (const auto& [weight, matrix] : matrices_) {
+    if (!shapes.emplace(matrix.outputs, matrix.inputs).second) continue;
+    if (!rows_are_invariant(matrix, kMostTokensAlone)) {
+      throw Error(
+          "on this processor a product with a {} x {} matrix of {} has other bits for {} rows "
+          "than for one; speculation would change what is decoded",
+          matrix.outputs, matrix.inputs, at::toString(matrix.type), kMostTokensAlone);
+    }
+  }
 }
 
 void PackedWeights::pack(const std::vector<at::Tensor>& group) {

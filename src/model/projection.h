@@ -32,6 +32,8 @@ class PackedWeights {
 
  private:
   void pack(const std::vector<at::Tensor>& group);
+  // Throws Error when the matrices do not keep what decoding promises on this processor.
+  void check() const;
 
   WeightFormat format_;
   PanelMemory memory_;

@@ -31,4 +31,8 @@ PackedMatrix pack_matrix(const at::Tensor& weight, WeightFormat format, PanelMem
 // in fp32. Not differentiable.
 at::Tensor rows_linear(const at::Tensor& x, const PackedMatrix& weight);
 
+// Whether that holds on this processor: a matrix of this shape gives rows the same bits alone and
+// among so many others. Takes four products.
+bool rows_are_invariant(const PackedMatrix& weight, int64_t rows);
+
 }  // namespace mambify

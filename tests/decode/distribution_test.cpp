@@ -4,6 +4,7 @@
 
 #include <cmath>
 #include <map>
+#include <ostream>
 #include <string>
 #include <vector>
 
@@ -25,6 +26,9 @@ struct Filter {
   std::string name;
   SamplingOptions sampling;
 };
+
+// For the names of tests.
+void PrintTo(const Filter& filter, std::ostream* out) { *out << filter.name; }
 
 // By sequence of kTokens tokens.
 using Counts = std::map<std::vector<TokenId>, double>;

@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include <limits>
+
 #include "ops/tensors.h"
 #include "tolerances.h"
 
@@ -71,6 +73,17 @@ TEST(RowsLinear, RefusesWhatDoesNotFit) {
   }
   EXPECT_THROW(pack(at::zeros({4, 8}, at::kDouble)), c10::Error);
   EXPECT_THROW(pack(at::zeros({4})), c10::Error);
+}
+
+TEST(RowsAreInvariant, HoldsForEveryFormat) {
+  for (const at::ScalarType type : {at::kFloat, at::kBFloat16}) {
+    const at::Tensor weight = random_leaf({70, 100}, 1, 1, type).detach();
+    for (const WeightFormat format : {WeightFormat::native, WeightFormat::int8}) {
+      EXPECT_TRUE(rows_are_invariant(pack(weight, format), 16));
+    }
+  }
+  const at::Tensor broken = at::full({3, 8}, std::numeric_limits<double>::quiet_NaN());
+  EXPECT_TRUE(rows_are_invariant(pack(broken.to(at::kFloat)), 4));
 }
 
 }  // namespace
