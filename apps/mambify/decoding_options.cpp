@@ -58,9 +58,9 @@ std::vector<TokenId> LoadedModel::stop_ids(const ChatTemplate* chat) const {
 void add_draft_options(CLI::App& verb, DraftOptions& options) {
   auto* draft = verb.add_option(
       "--draft", options.draft,
-      "speculate: a smaller model with the same tokenizer, or ngram to look the text's "
-      "end up in the text; faster where guesses are right, and no bit of the result "
-      "changes");
+      "speculate: self, the model with int8 weights drafts for itself; ngram, look the text's end "
+      "up in the text; or a smaller model with the same tokenizer. Faster where guesses are right, "
+      "and no bit of the result changes");
   verb.add_option("--draft-length", options.length,
                   "tokens guessed at once, or auto: as many as have paid lately, perhaps none")
       ->check(CLI::IsMember({"auto"}) | CLI::Range(int64_t{1}, kMaxDraftLength))
@@ -85,16 +85,21 @@ LoadedDrafter::LoadedDrafter(const DraftOptions& options, const CommonOptions& c
                              const std::string& target_path, const LoadedModel& target)
     : options_(options) {
   if (options.draft.empty() || options.draft == "ngram") return;
-  model_.emplace(options.draft, common);
-  packed_.emplace(pack_weights(model_->model, options.weights));
-  check_same_vocabulary(target_path, target.tokenizer, options.draft, model_->tokenizer);
+  if (options.draft == "self") {
+    model_ = &target.model;
+  } else {
+    loaded_.emplace(options.draft, common);
+    check_same_vocabulary(target_path, target.tokenizer, options.draft, loaded_->tokenizer);
+    model_ = &loaded_->model;
+  }
+  packed_.emplace(pack_weights(*model_, options.weights));
 }
 
 void LoadedDrafter::attach_to(EngineOptions& engine) {
   if (options_.draft.empty()) return;
-  drafter_ =
-      model_ ? model_drafter(model_->model, engine.rows, engine.context, options_.most(), &*packed_)
-             : ngram_drafter();
+  drafter_ = model_ != nullptr
+                 ? model_drafter(*model_, engine.rows, engine.context, options_.most(), &*packed_)
+                 : ngram_drafter();
   engine.drafter = drafter_.get();
   engine.draft_length = options_.most();
   engine.adapt_draft_length = options_.adapts();

@@ -39,7 +39,7 @@ struct LoadedModel {
 };
 
 struct DraftOptions {
-  std::string draft;            // a checkpoint, "ngram" or nothing
+  std::string draft;            // a checkpoint, "self", "ngram" or nothing
   std::string length = "auto";  // or how many tokens
   std::string accept = "exact";
   std::string weights = "int8";
@@ -53,7 +53,7 @@ void add_draft_options(CLI::App& verb, DraftOptions& options);
 // What an engine drafts with, and the model behind it if there is one.
 class LoadedDrafter {
  public:
-  // target_path: for the message when the draft's tokenizer is not the target's.
+  // target: must outlive this. target_path: for the message when the draft's tokenizer is not its.
   LoadedDrafter(const DraftOptions& options, const CommonOptions& common,
                 const std::string& target_path, const LoadedModel& target);
   // Adds the drafter to the options of one engine, whose rows and context are set. Must outlive it.
@@ -61,7 +61,8 @@ class LoadedDrafter {
 
  private:
   DraftOptions options_;
-  std::optional<LoadedModel> model_;
+  std::optional<LoadedModel> loaded_;
+  const Model* model_ = nullptr;  // what drafts, if a model does
   std::optional<PackedWeights> packed_;
   std::unique_ptr<Drafter> drafter_;
 };

@@ -146,7 +146,8 @@ TEST_F(Pipeline, DraftsChangeNoToken) {
   const Outcome plain = run(generate);
   ASSERT_EQ(plain.exit_code, 0) << plain.err;
   EXPECT_EQ(plain.json()["speculation"]["drafted"], 0);
-  for (const std::string& draft : {std::string("ngram"), path("student"), path("teacher")}) {
+  for (const std::string& draft :
+       {std::string("ngram"), std::string("self"), path("student"), path("teacher")}) {
     std::vector<std::string> arguments = generate;
     arguments.insert(arguments.end(), {"--draft", draft, "--draft-length", "3"});
     const Outcome drafted = run(arguments);
