@@ -193,10 +193,9 @@ TokenId Engine::draw_one(const Draw& draw, std::span<const float> scores) const 
     return sample_token(scores, request.sampling, request.sequence, position);
   }
   const TokenId guess = draw.draft->tokens[draw.guess];
-  const TokenDistribution target(scores, request.sampling);
-  return accept_or_redraw(guess,
-                          draw.draft->distributions.empty() ? TokenDistribution(guess)
-                                                            : draw.draft->distributions[draw.guess],
+  const TokenDistribution target(scores, request.sampling), certain(guess);
+  const bool was_drawn = !draw.draft->distributions.empty();
+  return accept_or_redraw(guess, was_drawn ? draw.draft->distributions[draw.guess] : certain,
                           target, request.sampling.seed, request.sequence, position);
 }
 
