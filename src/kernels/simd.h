@@ -27,3 +27,17 @@
 #endif
 
 #define MAMBIFY_INLINE inline __attribute__((always_inline))
+
+#if defined(MAMBIFY_AVX512)
+namespace mambify::kernels {
+
+// Whether this processor has the sets above.
+inline bool has_avx512() {
+  return __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
+         __builtin_cpu_supports("avx512vl");
+}
+inline bool has_avx512_vnni() { return has_avx512() && __builtin_cpu_supports("avx512vnni"); }
+inline bool has_avx2() { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }
+
+}  // namespace mambify::kernels
+#endif

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "kernels/rows_linear/int8_tiles.h"
+#include "kernels/strided_rows.h"
 #include "numerics.h"
 #include "tolerances.h"
 
@@ -16,7 +17,6 @@ namespace mambify::kernels {
 namespace {
 
 using testing::max_relative_error;
-using testing::nan_values;
 using testing::random_values;
 
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
@@ -37,39 +37,14 @@ int integer_in(const std::vector<Int8Group>& groups, int64_t inputs, int64_t out
   return group.weights[i % kGroup / 4][output % kPanel][i % 4] - 128;
 }
 
-// Rows further apart than they are wide, in x and in y, with NaN in between.
-struct Problem {
+struct Problem : StridedRows<Int8Group> {
   Problem(int64_t rows, int64_t inputs, int64_t outputs)
-      : weight(random_values<float>(outputs * inputs, 1)),
-        groups(packed(weight, outputs, inputs)),
-        x(nan_values<float>(rows * (inputs + 3))) {
-    p.rows = rows;
-    p.inputs = inputs;
-    p.outputs = outputs;
-    p.x_stride = inputs + 3;
-    p.y_stride = outputs + 5;
-    const auto inside = random_values<float>(rows * inputs, 2);
-    for (int64_t r = 0; r < rows; ++r) {
-      std::copy_n(inside.begin() + r * inputs, inputs, x.begin() + r * p.x_stride);
-    }
-    p.x = x.data();
+      : StridedRows(rows, inputs, outputs),
+        weight(random_values<float>(outputs * inputs, 1)),
+        groups(packed(weight, outputs, inputs)) {
     p.packed = groups.data();
   }
 
-  // [rows, outputs], and nothing written beside it.
-  template <typename Run>
-  std::vector<float> result(RowsLinearParams<Int8Group> params, const Run& run) const {
-    std::vector<float> strided = nan_values<float>(params.rows * params.y_stride), y;
-    params.y = strided.data();
-    run(params);
-    for (int64_t r = 0; r < params.rows; ++r) {
-      const auto row = strided.begin() + r * params.y_stride;
-      y.insert(y.end(), row, row + params.outputs);
-      EXPECT_TRUE(std::all_of(row + params.outputs, row + params.y_stride,
-                              [](float value) { return std::isnan(value); }));
-    }
-    return y;
-  }
   std::vector<float> with(const Int8Tiles& tiles, const RowsLinearParams<Int8Group>& params) const {
     return result(params, [&](const auto& some) { rows_linear_int8(some, tiles); });
   }
@@ -78,10 +53,8 @@ struct Problem {
 
   float* row(int64_t r) { return x.data() + r * p.x_stride; }
 
-  RowsLinearParams<Int8Group> p;
   std::vector<float> weight;
   std::vector<Int8Group> groups;
-  std::vector<float> x;
 };
 
 bool same_bits(const std::vector<float>& a, const float* b) {

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "kernels/rows_linear/params.h"
+#include "kernels/strided_rows.h"
 #include "numerics.h"
 #include "tolerances.h"
 
@@ -14,7 +15,6 @@ namespace mambify::kernels {
 namespace {
 
 using testing::max_relative_error;
-using testing::nan_values;
 using testing::random_values;
 
 void store(float x, float& weight) { weight = x; }
@@ -22,51 +22,24 @@ void store(float x, Bf16& weight) {
   weight.bits = static_cast<uint16_t>(std::bit_cast<uint32_t>(x) >> 16);
 }
 
-// Rows further apart than they are wide, in x and in y, with NaN in between.
 template <typename Weight>
-struct Problem {
-  Problem(int64_t rows, int64_t inputs, int64_t outputs) {
+struct Problem : StridedRows<Weight> {
+  Problem(int64_t rows, int64_t inputs, int64_t outputs)
+      : StridedRows<Weight>(rows, inputs, outputs) {
     const auto values = random_values<float>(outputs * inputs, 1);
     weight.resize(values.size());
     for (size_t i = 0; i < values.size(); ++i) store(values[i], weight[i]);
     packed.resize(panels_of(outputs) * inputs * kPanel);
     for (Weight& w : packed) store(std::numeric_limits<float>::quiet_NaN(), w);
     pack_cpu<Weight>({outputs, inputs, weight.data(), packed.data()});
-    p.rows = rows;
-    p.inputs = inputs;
-    p.outputs = outputs;
-    p.x_stride = inputs + 3;
-    p.y_stride = outputs + 5;
-    x = nan_values<float>(rows * p.x_stride);
-    const auto inside = random_values<float>(rows * inputs, 2);
-    for (int64_t r = 0; r < rows; ++r) {
-      std::copy_n(inside.begin() + r * inputs, inputs, x.begin() + r * p.x_stride);
-    }
-    p.x = x.data();
-    p.packed = packed.data();
+    this->p.packed = packed.data();
   }
 
-  // [rows, outputs], and nothing written beside it.
-  template <typename Run>
-  std::vector<float> result(RowsLinearParams<Weight> params, const Run& run) const {
-    std::vector<float> strided = nan_values<float>(params.rows * params.y_stride), y;
-    params.y = strided.data();
-    run(params);
-    for (int64_t r = 0; r < params.rows; ++r) {
-      const auto row = strided.begin() + r * params.y_stride;
-      y.insert(y.end(), row, row + params.outputs);
-      EXPECT_TRUE(std::all_of(row + params.outputs, row + params.y_stride,
-                              [](float value) { return std::isnan(value); }));
-    }
-    return y;
-  }
   std::vector<float> fast(const RowsLinearParams<Weight>& params) const {
-    return result(params, rows_linear_cpu<Weight>);
+    return this->result(params, rows_linear_cpu<Weight>);
   }
 
-  RowsLinearParams<Weight> p;
   std::vector<Weight> weight, packed;
-  std::vector<float> x;
 };
 
 template <typename Weight>

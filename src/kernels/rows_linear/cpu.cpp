@@ -105,11 +105,8 @@ using PanelFunction = void (*)(const RowsLinearParams<Weight>& p, int64_t index)
 template <typename Weight>
 PanelFunction<Weight> choose_panel_function() {
 #if defined(MAMBIFY_AVX512)
-  if (__builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
-      __builtin_cpu_supports("avx512vl")) {
-    return panel_avx512<Weight>;
-  }
-  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return panel_avx2<Weight>;
+  if (has_avx512()) return panel_avx512<Weight>;
+  if (has_avx2()) return panel_avx2<Weight>;
 #endif
   return panel_plain<Weight>;
 }

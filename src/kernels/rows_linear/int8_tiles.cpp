@@ -144,13 +144,8 @@ constexpr Int8Tile kAvx2Tiles[] = {tile_avx2<1>, tile_avx2<2>, tile_avx2<3>, til
 std::vector<Int8Tiles> available_tiles() {
   std::vector<Int8Tiles> available;
 #if defined(MAMBIFY_AVX512_VNNI)
-  if (__builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
-      __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512vnni")) {
-    available.push_back({"avx512_vnni", kVnniTiles});
-  }
-  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) {
-    available.push_back({"avx2", kAvx2Tiles});
-  }
+  if (has_avx512_vnni()) available.push_back({"avx512_vnni", kVnniTiles});
+  if (has_avx2()) available.push_back({"avx2", kAvx2Tiles});
 #endif
   available.push_back({"plain", kPlainTiles});
   return available;
