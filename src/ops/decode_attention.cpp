@@ -36,11 +36,10 @@ void check(const at::Tensor& q, const at::Tensor& keys, const at::Tensor& values
   }
 }
 
-// Cache: how the kernel sees an element; Element: how LibTorch does.
-template <typename Cache, typename Element>
+template <typename T>
 void run(const at::Tensor& q, const at::Tensor& keys, const at::Tensor& values,
          const std::vector<int64_t>& rows, const std::vector<int64_t>& lengths, at::Tensor& y) {
-  kernels::DecodeAttentionParams<Cache> p;
+  kernels::DecodeAttentionParams<T> p;
   p.sequences = q.size(0);
   p.heads = q.size(1);
   p.groups = keys.size(1);
@@ -48,12 +47,12 @@ void run(const at::Tensor& q, const at::Tensor& keys, const at::Tensor& values,
   p.scale = 1 / std::sqrt(static_cast<float>(p.width));
   p.rows = rows.data();
   p.lengths = lengths.data();
-  p.q = q.const_data_ptr<float>();
-  p.keys = reinterpret_cast<const Cache*>(keys.const_data_ptr<Element>());
-  p.values = reinterpret_cast<const Cache*>(values.const_data_ptr<Element>());
+  p.q = const_data<T>(q);
+  p.keys = const_data<T>(keys);
+  p.values = const_data<T>(values);
   p.row_stride = keys.stride(0);
   p.group_stride = keys.stride(1);
-  p.y = y.mutable_data_ptr<float>();
+  p.y = mutable_data<T>(y);
   kernels::decode_attention_cpu(p);
 }
 
@@ -95,14 +94,14 @@ void store_in_cache(at::Tensor& cache, const at::Tensor& x, const at::Tensor& ro
 at::Tensor decode_attention(const at::Tensor& q, const at::Tensor& keys, const at::Tensor& values,
                             const std::vector<int64_t>& rows, const std::vector<int64_t>& lengths) {
   check(q, keys, values, rows, lengths);
-  const at::Tensor queries = float_contiguous(q);
+  const at::Tensor queries = q.contiguous();
   at::Tensor y = at::empty(queries.sizes(), queries.options());
   if (keys.scalar_type() == at::kFloat) {
-    run<float, float>(queries, keys, values, rows, lengths, y);
+    run<float>(queries, keys, values, rows, lengths, y);
   } else {
-    run<kernels::Bf16, at::BFloat16>(queries, keys, values, rows, lengths, y);
+    run<kernels::Bf16>(queries, keys, values, rows, lengths, y);
   }
-  return in_type_of(q, y);
+  return y;
 }
 
 }  // namespace mambify

@@ -12,35 +12,46 @@ namespace {
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
-// The inputs of both passes; the tensors in fp32, z perhaps undefined.
-kernels::RmsNormParams<float> params_of(const at::Tensor& x, const at::Tensor& z,
-                                        const at::Tensor& weight, int64_t group_size, double eps,
-                                        at::Tensor& inverse_rms) {
-  kernels::RmsNormParams<float> p;
+// The inputs of both passes; the tensors of T but for inverse_rms, z perhaps undefined.
+template <typename T>
+kernels::RmsNormParams<T> params_of(const at::Tensor& x, const at::Tensor& z,
+                                    const at::Tensor& weight, int64_t group_size, double eps,
+                                    at::Tensor& inverse_rms) {
+  kernels::RmsNormParams<T> p;
   p.rows = x.size(0);
   p.channels = x.size(1);
   p.group_size = group_size;
   p.eps = static_cast<float>(eps);
-  p.x = x.const_data_ptr<float>();
+  p.x = const_data<T>(x);
   p.x_stride = x.stride(0);
-  p.z = data_or_null(z);
+  p.z = const_data<T>(z);
   p.z_stride = z.defined() ? z.stride(0) : 0;
-  p.weight = weight.const_data_ptr<float>();
+  p.weight = const_data<T>(weight);
   p.inverse_rms = inverse_rms.defined() ? inverse_rms.data_ptr<float>() : nullptr;
   return p;
+}
+
+template <typename T>
+at::Tensor run_forward(const at::Tensor& x, const at::Tensor& z, const at::Tensor& weight,
+                       int64_t group_size, double eps, at::Tensor& inverse_rms) {
+  at::Tensor y = at::empty(x.sizes(), x.options());
+  auto p = params_of<T>(x, z, weight, group_size, eps, inverse_rms);
+  p.y = mutable_data<T>(y);
+  kernels::rms_norm_forward_cpu(p);
+  return y;
 }
 
 // inverse_rms: [T, C / group_size] to be filled, or undefined.
 at::Tensor normalise(const at::Tensor& x, const at::Tensor& z, const at::Tensor& weight,
                      int64_t group_size, double eps, at::Tensor inverse_rms) {
   TORCH_CHECK(x.device().is_cpu(), "rms_norm: no kernel for ", x.device());
-  const at::Tensor rows = float_rows(x), gate = z.defined() ? float_rows(z) : z;
-  const at::Tensor w = float_contiguous(weight);
-  at::Tensor y = at::empty(x.sizes(), rows.options());
-  auto p = params_of(rows, gate, w, group_size, eps, inverse_rms);
-  p.y = y.data_ptr<float>();
-  kernels::rms_norm_forward_cpu(p);
-  return y.to(x.scalar_type());
+  if (are_bf16({x, z, weight})) {
+    return run_forward<kernels::Bf16>(contiguous_rows(x), z.defined() ? contiguous_rows(z) : z,
+                                      weight.contiguous(), group_size, eps, inverse_rms);
+  }
+  return run_forward<float>(float_rows(x), z.defined() ? float_rows(z) : z,
+                            float_contiguous(weight), group_size, eps, inverse_rms)
+      .to(x.scalar_type());
 }
 
 class RmsNorm : public torch::autograd::Function<RmsNorm> {
@@ -69,8 +80,8 @@ class RmsNorm : public torch::autograd::Function<RmsNorm> {
       dweight = at::empty(weight.sizes(), weight.options());
 
     kernels::RmsNormBackwardParams<float> p;
-    p.forward =
-        params_of(x, z, weight, context->saved_data["group_size"].toInt(), /*eps=*/0, inverse_rms);
+    p.forward = params_of<float>(x, z, weight, context->saved_data["group_size"].toInt(),
+                                 /*eps=*/0, inverse_rms);
     p.dy = dy.const_data_ptr<float>();
     p.dx = dx.data_ptr<float>();
     p.dz = z.defined() ? dz.data_ptr<float>() : nullptr;

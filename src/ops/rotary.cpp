@@ -33,21 +33,28 @@ at::Tensor inverse_frequencies(const RopeConfig& config, int64_t head_dim,
   return at::where(is_long, stretched, at::where(is_short, frequencies, between));
 }
 
+// x: of the kernel's T, as contiguous_rows leaves it; cos, sin: fp32, contiguous.
+template <typename T>
+at::Tensor run(const at::Tensor& x, const at::Tensor& cos, const at::Tensor& sin, bool inverse) {
+  at::Tensor y = at::empty(x.sizes(), x.options());
+  kernels::rotary_cpu(kernels::RotaryParams<T>{.tokens = x.size(0),
+                                               .heads = x.size(1),
+                                               .width = x.size(2),
+                                               .x = const_data<T>(x),
+                                               .x_stride = x.stride(0),
+                                               .cos = const_data<float>(cos),
+                                               .sin = const_data<float>(sin),
+                                               .inverse = inverse,
+                                               .y = mutable_data<T>(y)});
+  return y;
+}
+
 // cos, sin: [T, head_dim / 2].
 at::Tensor rotate(const at::Tensor& x, const at::Tensor& cos, const at::Tensor& sin, bool inverse) {
   TORCH_CHECK(x.device().is_cpu(), "rotary: no kernel for ", x.device());
-  const at::Tensor rows = float_rows(x), c = float_contiguous(cos), s = float_contiguous(sin);
-  at::Tensor y = at::empty(x.sizes(), rows.options());
-  kernels::rotary_cpu({.tokens = x.size(0),
-                       .heads = x.size(1),
-                       .width = x.size(2),
-                       .x = rows.const_data_ptr<float>(),
-                       .x_stride = rows.stride(0),
-                       .cos = c.const_data_ptr<float>(),
-                       .sin = s.const_data_ptr<float>(),
-                       .inverse = inverse,
-                       .y = y.mutable_data_ptr<float>()});
-  return y.to(x.scalar_type());
+  const at::Tensor c = float_contiguous(cos), s = float_contiguous(sin);
+  if (are_bf16({x})) return run<kernels::Bf16>(contiguous_rows(x), c, s, inverse);
+  return run<float>(float_rows(x), c, s, inverse).to(x.scalar_type());
 }
 
 class Rotary : public torch::autograd::Function<Rotary> {

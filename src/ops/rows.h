@@ -18,16 +18,28 @@ inline bool needs_gradient(std::initializer_list<at::Tensor> tensors) {
   return false;
 }
 
-// The tensor in fp32 with everything behind its first dimension contiguous; stride(0) is free. No
-// copy when it already is so.
-inline at::Tensor float_rows(const at::Tensor& tensor) {
-  at::Tensor converted = tensor.to(at::kFloat);
-  int64_t expected = 1;
-  for (int64_t d = converted.dim() - 1; d > 0; --d) {
-    if (converted.size(d) != 1 && converted.stride(d) != expected) return converted.contiguous();
-    expected *= converted.size(d);
+// True when all are bf16: kernels of forward passes then read and write it as it is.
+inline bool are_bf16(std::initializer_list<at::Tensor> tensors) {
+  for (const at::Tensor& tensor : tensors) {
+    if (tensor.defined() && tensor.scalar_type() != at::kBFloat16) return false;
   }
-  return converted;
+  return true;
+}
+
+// The tensor with everything behind its first dimension contiguous; stride(0) is free. No copy when
+// it already is so.
+inline at::Tensor contiguous_rows(const at::Tensor& tensor) {
+  int64_t expected = 1;
+  for (int64_t d = tensor.dim() - 1; d > 0; --d) {
+    if (tensor.size(d) != 1 && tensor.stride(d) != expected) return tensor.contiguous();
+    expected *= tensor.size(d);
+  }
+  return tensor;
+}
+
+// The same in fp32.
+inline at::Tensor float_rows(const at::Tensor& tensor) {
+  return contiguous_rows(tensor.to(at::kFloat));
 }
 
 // In fp32 and contiguous; undefined stays undefined.
@@ -39,6 +51,16 @@ inline at::Tensor float_contiguous(const at::Tensor& tensor) {
 // Where it has no value, it has no place in AutogradContext::needs_input_grad either.
 inline std::optional<at::Tensor> optional_input(const at::Tensor& tensor) {
   return tensor.defined() ? std::optional(tensor) : std::nullopt;
+}
+
+// The data of a tensor of a kernel's T; null when it is undefined.
+template <typename T>
+const T* const_data(const at::Tensor& tensor) {
+  return tensor.defined() ? static_cast<const T*>(tensor.const_data_ptr()) : nullptr;
+}
+template <typename T>
+T* mutable_data(const at::Tensor& tensor) {
+  return static_cast<T*>(tensor.mutable_data_ptr());
 }
 
 // The data of a fp32 tensor, null when it is undefined.

@@ -32,17 +32,27 @@ void pack(const at::Tensor& weight, PanelMemory& memory, PackedMatrix& packed) {
   }
 }
 
-template <typename Packed>
+template <typename Packed, typename Value>
 void multiply(const at::Tensor& x, const PackedMatrix& weight, at::Tensor& y) {
-  kernels::rows_linear_cpu<Packed>(
-      {.rows = x.size(0),
-       .inputs = x.size(1),
-       .outputs = y.size(1),
-       .x = x.const_data_ptr<float>(),
-       .x_stride = x.stride(0),
-       .packed = static_cast<const Packed*>(weight.panels.const_data_ptr()),
-       .y = y.mutable_data_ptr<float>(),
-       .y_stride = y.stride(0)});
+  kernels::rows_linear_cpu(
+      kernels::RowsLinearParams<Packed, Value>{.rows = x.size(0),
+                                               .inputs = x.size(1),
+                                               .outputs = y.size(1),
+                                               .x = const_data<Value>(x),
+                                               .x_stride = x.stride(0),
+                                               .packed = const_data<Packed>(weight.panels),
+                                               .y = mutable_data<Value>(y),
+                                               .y_stride = y.stride(0)});
+}
+
+// Value: what the weight was before it was packed, and x and y are.
+template <typename Value>
+void multiply_as(const at::Tensor& x, const PackedMatrix& weight, at::Tensor& y) {
+  if (weight.format == WeightFormat::int8) {
+    multiply<kernels::Int8Group, Value>(x, weight, y);
+  } else {
+    multiply<Value, Value>(x, weight, y);
+  }
 }
 
 }  // namespace
@@ -70,16 +80,14 @@ at::Tensor rows_linear(const at::Tensor& x, const PackedMatrix& weight) {
   TORCH_CHECK(x.dim() == 2 && x.size(1) == weight.inputs && x.scalar_type() == weight.type,
               "rows_linear: x is ", x.sizes(), " of ", x.scalar_type(), ", the weight takes ",
               weight.inputs, " inputs of ", weight.type);
-  const at::Tensor rows = float_rows(x);
+  const at::Tensor rows = contiguous_rows(x);
   at::Tensor y = at::empty({x.size(0), weight.outputs}, rows.options());
-  if (weight.format == WeightFormat::int8) {
-    multiply<kernels::Int8Group>(rows, weight, y);
-  } else if (weight.type == at::kFloat) {
-    multiply<float>(rows, weight, y);
+  if (weight.type == at::kFloat) {
+    multiply_as<float>(rows, weight, y);
   } else {
-    multiply<kernels::Bf16>(rows, weight, y);
+    multiply_as<kernels::Bf16>(rows, weight, y);
   }
-  return in_type_of(x, y);
+  return y;
 }
 
 bool rows_are_invariant(const PackedMatrix& weight, int64_t rows) {

@@ -12,15 +12,23 @@ namespace {
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
+// gate, up: contiguous, of T.
+template <typename T>
+at::Tensor run_forward(const at::Tensor& gate, const at::Tensor& up) {
+  at::Tensor y = at::empty(gate.sizes(), gate.options());
+  kernels::swiglu_forward_cpu(kernels::SwiGluParams<T>{.count = gate.numel(),
+                                                       .gate = const_data<T>(gate),
+                                                       .up = const_data<T>(up),
+                                                       .y = mutable_data<T>(y)});
+  return y;
+}
+
 at::Tensor activate(const at::Tensor& gate, const at::Tensor& up) {
   TORCH_CHECK(gate.device().is_cpu(), "swiglu: no kernel for ", gate.device());
-  const at::Tensor g = float_contiguous(gate), u = float_contiguous(up);
-  at::Tensor y = at::empty(g.sizes(), g.options());
-  kernels::swiglu_forward_cpu({.count = g.numel(),
-                               .gate = g.const_data_ptr<float>(),
-                               .up = u.const_data_ptr<float>(),
-                               .y = y.mutable_data_ptr<float>()});
-  return y.to(gate.scalar_type());
+  if (are_bf16({gate, up})) {
+    return run_forward<kernels::Bf16>(gate.contiguous(), up.contiguous());
+  }
+  return run_forward<float>(float_contiguous(gate), float_contiguous(up)).to(gate.scalar_type());
 }
 
 class SwiGlu : public torch::autograd::Function<SwiGlu> {

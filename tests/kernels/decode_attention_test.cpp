@@ -2,13 +2,11 @@
 #include <gtest/gtest.h>
 
 #include <array>
-#include <bit>
-#include <limits>
 #include <vector>
 
+#include "kernels/bf16_values.h"
 #include "kernels/decode_attention/params.h"
 #include "numerics.h"
-#include "tolerances.h"
 
 namespace mambify::kernels {
 namespace {
@@ -18,19 +16,8 @@ using testing::max_relative_error;
 using testing::nan_values;
 using testing::random_values;
 
-template <typename Cache>
-Cache stored(float x);
-template <>
-float stored<float>(float x) {
-  return x;
-}
-template <>
-Bf16 stored<Bf16>(float x) {
-  return {static_cast<uint16_t>(std::bit_cast<uint32_t>(x) >> 16)};
-}
-
 // Sequences of every length in kLengths, in rows of the cache in another order.
-template <typename Cache>
+template <typename T>
 struct Problem {
   Problem(int64_t heads, int64_t groups, int64_t width) {
     const int64_t capacity = 501;
@@ -43,9 +30,8 @@ struct Problem {
     p.scale = 0.3f;
     p.group_stride = capacity * width;
     p.row_stride = groups * p.group_stride;
-    q = random_values<float>(p.sequences * heads * width, 1, 2);
-    keys.assign((p.sequences + 1) * p.row_stride,
-                stored<Cache>(std::numeric_limits<float>::quiet_NaN()));
+    q = narrowed<T>(random_values<float>(p.sequences * heads * width, 1, 2));
+    keys = narrowed<T>(nan_values<float>((p.sequences + 1) * p.row_stride));
     values = keys;
     for (int64_t s = 0; s < p.sequences; ++s) {
       for (int64_t g = 0; g < groups; ++g) {
@@ -53,8 +39,8 @@ struct Problem {
         const auto v = random_values<float>(lengths[s] * width, 1000 + s * 100 + g);
         const int64_t offset = rows[s] * p.row_stride + g * p.group_stride;
         for (size_t i = 0; i < k.size(); ++i) {
-          keys[offset + i] = stored<Cache>(k[i]);
-          values[offset + i] = stored<Cache>(v[i]);
+          store(k[i], keys[offset + i]);
+          store(v[i], values[offset + i]);
         }
       }
     }
@@ -67,23 +53,22 @@ struct Problem {
 
   template <typename Run>
   std::vector<float> result(const Run& run) const {
-    std::vector<float> y = nan_values<float>(p.sequences * p.heads * p.width);
-    DecodeAttentionParams<Cache> params = p;
+    auto y = narrowed<T>(nan_values<float>(p.sequences * p.heads * p.width));
+    DecodeAttentionParams<T> params = p;
     params.y = y.data();
     run(params);
-    return y;
+    return widened(y);
   }
 
-  DecodeAttentionParams<Cache> p;
+  DecodeAttentionParams<T> p;
   std::vector<int64_t> rows, lengths;
-  std::vector<float> q;
-  std::vector<Cache> keys, values;
+  std::vector<T> q, keys, values;
 };
 
-template <typename Cache>
+template <typename T>
 class DecodeAttention : public ::testing::Test {};
-using Caches = ::testing::Types<float, Bf16>;
-TYPED_TEST_SUITE(DecodeAttention, Caches);
+using Types = ::testing::Types<float, Bf16>;
+TYPED_TEST_SUITE(DecodeAttention, Types);
 
 TYPED_TEST(DecodeAttention, EqualsItsDefinition) {
   for (const auto& [heads, groups, width] :
@@ -91,8 +76,10 @@ TYPED_TEST(DecodeAttention, EqualsItsDefinition) {
     const Problem<TypeParam> problem(heads, groups, width);
     const auto fast = problem.result([](const auto& p) { decode_attention_cpu(p); });
     const auto expected = problem.result([](const auto& p) { decode_attention_reference(p); });
-    EXPECT_LT(max_relative_error(fast, expected), testing::tolerance("cpu", "fp32").output)
+    EXPECT_LT(max_relative_error(fast, expected), output_tolerance(TypeParam{}))
         << heads << " heads, width " << width;
+    // Bf16 is rounded once: few outputs are so near the middle between two that they differ.
+    EXPECT_TRUE(sizeof(TypeParam) == 4 || share_of_different(fast, expected) < 5e-3);
   }
 }
 
@@ -101,7 +88,7 @@ TYPED_TEST(DecodeAttention, ASequenceHasTheSameBitsAlone) {
   const auto together = problem.result([](const auto& p) { decode_attention_cpu(p); });
   const int64_t size = 9 * 64;
   for (int64_t s = 0; s < problem.p.sequences; ++s) {
-    std::vector<float> y(size);
+    std::vector<TypeParam> y(size);
     DecodeAttentionParams<TypeParam> alone = problem.p;
     alone.sequences = 1;
     alone.rows += s;
@@ -109,13 +96,14 @@ TYPED_TEST(DecodeAttention, ASequenceHasTheSameBitsAlone) {
     alone.q += s * size;
     alone.y = y.data();
     decode_attention_cpu(alone);
-    EXPECT_TRUE(std::equal(y.begin(), y.end(), together.begin() + s * size)) << s;
+    const std::vector<float> actual = widened(y);
+    EXPECT_TRUE(std::equal(actual.begin(), actual.end(), together.begin() + s * size)) << s;
   }
 }
 
 TYPED_TEST(DecodeAttention, LargeScoresDoNotOverflow) {
   Problem<TypeParam> problem(2, 1, 64);
-  for (float& x : problem.q) x *= 500;
+  for (TypeParam& x : problem.q) store(500 * to_float(x), x);
   const auto fast = problem.result([](const auto& p) { decode_attention_cpu(p); });
   const auto expected = problem.result([](const auto& p) { decode_attention_reference(p); });
   // The difference of two large scores has lost digits in fp32.

@@ -2,6 +2,7 @@
 
 #include <vector>
 
+#include "kernels/bf16_values.h"
 #include "kernels/rms_norm/params.h"
 #include "numerics.h"
 #include "tolerances.h"
@@ -123,6 +124,38 @@ TEST(RmsNormKernel, ReferenceGradientsAreNumericalOnes) {
     EXPECT_LT(max_relative_error(r.dx, dense(numerical_gradient(loss, q.x), q.x_stride)), limit);
     EXPECT_LT(max_relative_error(r.dz, dense(numerical_gradient(loss, q.z), q.z_stride)), limit);
     EXPECT_LT(max_relative_error(r.dweight, numerical_gradient(loss, q.weight)), limit);
+  }
+}
+
+TEST(RmsNormKernel, Bf16IsRoundedOnce) {
+  for (const Shape& shape : kShapes) {
+    for (const bool gated : {false, true}) {
+      const Problem<float> q{37, shape.channels, shape.group_size, gated};
+      const auto x = narrowed<Bf16>(q.x), z = narrowed<Bf16>(q.z),
+                 weight = narrowed<Bf16>(q.weight);
+      Problem<float> wide = q;
+      wide.x = widened(x);
+      wide.z = widened(z);
+      wide.weight = widened(weight);
+      std::vector<Bf16> y(q.rows * q.channels);
+      std::vector<float> inverse_rms(y.size());
+      rms_norm_forward_cpu(RmsNormParams<Bf16>{.rows = q.rows,
+                                               .channels = q.channels,
+                                               .group_size = q.group_size,
+                                               .eps = 1e-5f,
+                                               .x = x.data(),
+                                               .x_stride = q.x_stride,
+                                               .z = gated ? z.data() : nullptr,
+                                               .z_stride = q.z_stride,
+                                               .weight = weight.data(),
+                                               .y = y.data(),
+                                               .inverse_rms = inverse_rms.data()});
+      const auto expected = run_cpu(wide);
+      EXPECT_LT(max_relative_error(widened(y), expected.y), output_tolerance(Bf16{}));
+      EXPECT_LT(share_of_different(widened(y), widened(narrowed<Bf16>(expected.y))), 5e-3);
+      inverse_rms.resize(expected.inverse_rms.size());
+      EXPECT_LT(max_relative_error(inverse_rms, expected.inverse_rms), output_tolerance(0.0f));
+    }
   }
 }
 

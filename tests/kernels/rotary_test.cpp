@@ -3,6 +3,7 @@
 #include <cmath>
 #include <vector>
 
+#include "kernels/bf16_values.h"
 #include "kernels/rotary/params.h"
 #include "numerics.h"
 #include "tolerances.h"
@@ -13,6 +14,8 @@ namespace {
 using testing::max_relative_error;
 using testing::nan_values;
 using testing::random_values;
+
+constexpr void (*kRotary)(const RotaryParams<float>&) = rotary_cpu;
 
 // Angles of any size; tokens further apart than they are wide.
 struct Problem {
@@ -49,7 +52,7 @@ TEST(RotaryKernel, EqualsItsDefinition) {
     Problem problem(7, 3, width);
     for (const bool inverse : {false, true}) {
       problem.p.inverse = inverse;
-      EXPECT_LT(max_relative_error(problem.result(problem.p, rotary_cpu),
+      EXPECT_LT(max_relative_error(problem.result(problem.p, kRotary),
                                    problem.result(problem.p, rotary_reference<float>)),
                 testing::tolerance("cpu", "fp32").output)
           << width;
@@ -57,14 +60,31 @@ TEST(RotaryKernel, EqualsItsDefinition) {
   }
 }
 
+TEST(RotaryKernel, Bf16IsRoundedOnce) {
+  Problem problem(7, 3, 22);
+  const auto narrow = narrowed<Bf16>(problem.x);
+  problem.x = widened(narrow);
+  problem.p.x = problem.x.data();
+  std::vector<Bf16> y(7 * 3 * 22);
+  rotary_cpu(RotaryParams<Bf16>{.tokens = 7,
+                                .heads = 3,
+                                .width = 22,
+                                .x = narrow.data(),
+                                .x_stride = problem.p.x_stride,
+                                .cos = problem.p.cos,
+                                .sin = problem.p.sin,
+                                .y = y.data()});
+  EXPECT_EQ(widened(y), widened(narrowed<Bf16>(problem.result(problem.p, kRotary))));
+}
+
 TEST(RotaryKernel, TurnsBack) {
   const Problem there(5, 2, 64);
-  const std::vector<float> turned = there.result(there.p, rotary_cpu);
+  const std::vector<float> turned = there.result(there.p, kRotary);
   RotaryParams<float> back = there.p;
   back.x = turned.data();
   back.x_stride = 2 * 64;
   back.inverse = true;
-  const std::vector<float> y = there.result(back, rotary_cpu);
+  const std::vector<float> y = there.result(back, kRotary);
   for (int64_t t = 0; t < 5; ++t) {
     const auto row = there.x.begin() + t * there.p.x_stride;
     const std::vector<float> expected(row, row + 2 * 64);
@@ -75,14 +95,14 @@ TEST(RotaryKernel, TurnsBack) {
 
 TEST(RotaryKernel, ATokenHasTheSameBitsAlone) {
   const Problem problem(9, 3, 22);
-  const std::vector<float> together = problem.result(problem.p, rotary_cpu);
+  const std::vector<float> together = problem.result(problem.p, kRotary);
   for (int64_t t = 0; t < 9; ++t) {
     RotaryParams<float> alone = problem.p;
     alone.tokens = 1;
     alone.x += t * alone.x_stride;
     alone.cos += t * 11;
     alone.sin += t * 11;
-    const std::vector<float> y = problem.result(alone, rotary_cpu);
+    const std::vector<float> y = problem.result(alone, kRotary);
     EXPECT_TRUE(std::equal(y.begin(), y.end(), together.begin() + t * 3 * 22)) << t;
   }
 }

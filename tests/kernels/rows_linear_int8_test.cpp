@@ -48,8 +48,12 @@ struct Problem : StridedRows<Int8Group> {
   std::vector<float> with(const Int8Tiles& tiles, const RowsLinearParams<Int8Group>& params) const {
     return result(params, [&](const auto& some) { rows_linear_int8(some, tiles); });
   }
-  std::vector<float> fast() const { return result(p, rows_linear_cpu<Int8Group>); }
-  std::vector<float> reference() const { return result(p, rows_linear_reference<Int8Group>); }
+  std::vector<float> fast() const {
+    return result(p, [](const auto& some) { rows_linear_cpu(some); });
+  }
+  std::vector<float> reference() const {
+    return result(p, [](const auto& some) { rows_linear_reference(some); });
+  }
 
   float* row(int64_t r) { return x.data() + r * p.x_stride; }
 
@@ -143,6 +147,21 @@ TEST(RowsLinearInt8, ARowHasTheSameBitsInEveryCompanyOnEveryInstructionSet) {
   }
 }
 
+TEST(RowsLinearInt8, Bf16RowsAreTheFloatsThatTheyAreAndRoundedOnce) {
+  for (const auto& [outputs, inputs] : kSizes) {
+    StridedRows<Int8Group, Bf16> narrow(13, inputs, outputs);
+    Problem wide(13, inputs, outputs);
+    narrow.p.packed = wide.p.packed;
+    wide.x = widened(narrow.x);
+    wide.p.x = wide.x.data();
+    const auto fast = narrow.result(narrow.p, [](const auto& p) { rows_linear_cpu(p); });
+    EXPECT_EQ(fast, widened(narrowed<Bf16>(wide.fast()))) << outputs << " x " << inputs;
+    EXPECT_LT(max_relative_error(
+                  narrow.result(narrow.p, [](const auto& p) { rows_linear_reference(p); }), fast),
+              output_tolerance(Bf16{}));
+  }
+}
+
 // Every weight is off by half its scale at most, and every input by half of its own.
 TEST(RowsLinearInt8, StaysWithinTheErrorOfRounding) {
   const int64_t rows = 3, inputs = 576, outputs = 96;
@@ -182,15 +201,15 @@ TEST(RowsLinearInt8, TakesTheLargestIntegersWithoutSaturating) {
     const std::vector<float> x(inputs, sign * 127.0f);
     for (const Int8Tiles& tiles : int8_tiles()) {
       std::vector<float> y(outputs);
-      rows_linear_int8({.rows = 1,
-                        .inputs = inputs,
-                        .outputs = outputs,
-                        .x = x.data(),
-                        .x_stride = inputs,
-                        .packed = groups.data(),
-                        .y = y.data(),
-                        .y_stride = outputs},
-                       tiles);
+      rows_linear_int8<float>({.rows = 1,
+                               .inputs = inputs,
+                               .outputs = outputs,
+                               .x = x.data(),
+                               .x_stride = inputs,
+                               .packed = groups.data(),
+                               .y = y.data(),
+                               .y_stride = outputs},
+                              tiles);
       EXPECT_EQ(y, std::vector<float>(outputs, sign * 127 * 127 * inputs)) << tiles.name;
     }
   }

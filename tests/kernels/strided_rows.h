@@ -7,6 +7,7 @@
 #include <cmath>
 #include <vector>
 
+#include "kernels/bf16_values.h"
 #include "kernels/rows_linear/params.h"
 #include "numerics.h"
 
@@ -14,16 +15,16 @@ namespace mambify::kernels {
 
 // Rows further apart than they are wide, in x and in y, with NaN in between. Who derives from this
 // has p point at packed weights.
-template <typename Packed>
+template <typename Packed, typename Value = float>
 struct StridedRows {
   StridedRows(int64_t rows, int64_t inputs, int64_t outputs)
-      : x(testing::nan_values<float>(rows * (inputs + 3))) {
+      : x(narrowed<Value>(testing::nan_values<float>(rows * (inputs + 3)))) {
     p.rows = rows;
     p.inputs = inputs;
     p.outputs = outputs;
     p.x_stride = inputs + 3;
     p.y_stride = outputs + 5;
-    const auto inside = testing::random_values<float>(rows * inputs, 2);
+    const auto inside = narrowed<Value>(testing::random_values<float>(rows * inputs, 2));
     for (int64_t r = 0; r < rows; ++r) {
       std::copy_n(inside.begin() + r * inputs, inputs, x.begin() + r * p.x_stride);
     }
@@ -35,10 +36,12 @@ struct StridedRows {
 
   // [rows, outputs], and nothing written beside it.
   template <typename Run>
-  std::vector<float> result(RowsLinearParams<Packed> params, const Run& run) const {
-    std::vector<float> strided = testing::nan_values<float>(params.rows * params.y_stride), y;
-    params.y = strided.data();
+  std::vector<float> result(RowsLinearParams<Packed, Value> params, const Run& run) const {
+    auto places = narrowed<Value>(testing::nan_values<float>(params.rows * params.y_stride));
+    params.y = places.data();
     run(params);
+    const std::vector<float> strided = widened(places);
+    std::vector<float> y;
     for (int64_t r = 0; r < params.rows; ++r) {
       const auto row = strided.begin() + r * params.y_stride;
       y.insert(y.end(), row, row + params.outputs);
@@ -48,8 +51,8 @@ struct StridedRows {
     return y;
   }
 
-  RowsLinearParams<Packed> p;
-  std::vector<float> x;
+  RowsLinearParams<Packed, Value> p;
+  std::vector<Value> x;
 };
 
 }  // namespace mambify::kernels

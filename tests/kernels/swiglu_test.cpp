@@ -2,6 +2,7 @@
 
 #include <vector>
 
+#include "kernels/bf16_values.h"
 #include "kernels/swiglu/params.h"
 #include "numerics.h"
 #include "tolerances.h"
@@ -44,6 +45,20 @@ TEST(SwiGluKernel, MatchesTheReference) {
       EXPECT_LT(max_relative_error(r.dgate, exact.dgate), limit.gradient) << count;
       EXPECT_LT(max_relative_error(r.dup, exact.dup), limit.gradient) << count;
     }
+  }
+}
+
+TEST(SwiGluKernel, Bf16IsRoundedOnce) {
+  for (const int64_t count : {1, 65, 8192}) {
+    const auto gate = narrowed<Bf16>(random_values<float>(count, 1, 4));
+    const auto up = narrowed<Bf16>(random_values<float>(count, 2, 4));
+    std::vector<Bf16> y(count);
+    swiglu_forward_cpu(SwiGluParams<Bf16>{count, gate.data(), up.data(), y.data()});
+    std::vector<float> expected(count);
+    const auto wide_gate = widened(gate), wide_up = widened(up);
+    swiglu_forward_cpu(
+        SwiGluParams<float>{count, wide_gate.data(), wide_up.data(), expected.data()});
+    EXPECT_EQ(widened(y), widened(narrowed<Bf16>(expected))) << count;
   }
 }
 

@@ -1,9 +1,12 @@
 #include <algorithm>
 #include <cstdint>
+#include <cstring>
 #include <limits>
 #include <vector>
 
+#include "kernels/aligned.h"
 #include "kernels/decode_attention/params.h"
+#include "kernels/lanes.h"
 #include "kernels/math.h"
 #include "kernels/parallel.h"
 
@@ -19,19 +22,49 @@ struct Running {
   float total = 0;
 };
 
+template <typename T>
+MAMBIFY_INLINE float dot(const float* q, const T* key, int64_t width) {
+  FloatLanes sums{}, a, b;
+  int64_t i = 0;
+  for (; i + kLanes <= width; i += kLanes) {
+    load_lanes(q + i, a);
+    load_lanes(key + i, b);
+    sums += a * b;
+  }
+  float lanes[kLanes];
+  std::memcpy(lanes, &sums, sizeof(sums));
+  for (int64_t lane = 0; i < width; ++i, ++lane) lanes[lane] += q[i] * to_float(key[i]);
+  return sum_lanes(lanes);
+}
+
+// y = rescale y + the values of a block times their weights, for kCount groups of lanes of a head,
+// which stay in registers meanwhile.
+template <int kCount, typename T>
+MAMBIFY_INLINE void add_values(const T* values, int64_t positions, int64_t width,
+                               const float* weights, float rescale, float* y) {
+  FloatLanes sums[kCount], value;
+  for (int i = 0; i < kCount; ++i) {
+    load_lanes(y + i * kLanes, sums[i]);
+    sums[i] *= rescale;
+  }
+  for (int64_t t = 0; t < positions; ++t) {
+    for (int i = 0; i < kCount; ++i) {
+      load_lanes(values + t * width + i * kLanes, value);
+      sums[i] += weights[t] * value;
+    }
+  }
+  std::memcpy(y, sums, sizeof(sums));
+}
+
 // One query head over one block. Its output so far, y, is relative to exp(running.largest).
-template <typename Cache>
-MAMBIFY_INLINE void attend_block(const Cache* keys, const Cache* values, int64_t positions,
-                                 int64_t width, float scale, const float* q, Running& running,
-                                 float* y) {
+template <typename T>
+MAMBIFY_INLINE void attend_block(const T* keys, const T* values, int64_t positions, int64_t width,
+                                 float scale, const float* q, Running& running, float* y) {
   float scores[kBlock];
   float largest = running.largest;
   for (int64_t t = 0; t < positions; ++t) {
-    const Cache* key = keys + t * width;
-    float sum = 0;
-#pragma omp simd reduction(+ : sum)
-    for (int64_t i = 0; i < width; ++i) sum += q[i] * to_float(key[i]);
-    scores[t] = scale * sum;
+    const T* key = keys + t * width;
+    scores[t] = scale * dot(q, key, width);
     largest = scores[t] > largest ? scores[t] : largest;
   }
   const float rescale = fast_exp(running.largest - largest);
@@ -43,53 +76,57 @@ MAMBIFY_INLINE void attend_block(const Cache* keys, const Cache* values, int64_t
     total += scores[t];
   }
   running.total = running.total * rescale + total;
-#pragma omp simd
-  for (int64_t i = 0; i < width; ++i) y[i] *= rescale;
-  for (int64_t t = 0; t < positions; ++t) {
-    const Cache* value = values + t * width;
-    const float weight = scores[t];
-#pragma omp simd
-    for (int64_t i = 0; i < width; ++i) y[i] += weight * to_float(value[i]);
+  int64_t i = 0;
+  for (; i + 4 * kLanes <= width; i += 4 * kLanes) {
+    add_values<4>(values + i, positions, width, scores, rescale, y + i);
+  }
+  for (; i + kLanes <= width; i += kLanes) {
+    add_values<1>(values + i, positions, width, scores, rescale, y + i);
+  }
+  for (; i < width; ++i) {
+    y[i] *= rescale;
+    for (int64_t t = 0; t < positions; ++t) y[i] += scores[t] * to_float(values[t * width + i]);
   }
 }
 
 // The query heads that share one key/value head of one sequence, so that a block of the cache is
 // still in the first-level cache when the next of them reads it.
-template <typename Cache>
-MAMBIFY_INLINE void attend(const DecodeAttentionParams<Cache>& p, int64_t sequence, int64_t group) {
-  const int64_t repeats = p.heads / p.groups;
+template <typename T>
+MAMBIFY_INLINE void attend(const DecodeAttentionParams<T>& p, int64_t sequence, int64_t group) {
+  const int64_t repeats = p.heads / p.groups, size = repeats * p.width;
   const int64_t offset = p.rows[sequence] * p.row_stride + group * p.group_stride;
   const int64_t first = (sequence * p.heads + group * repeats) * p.width;
-  float* y = p.y + first;
-  std::fill(y, y + repeats * p.width, 0.0f);
+  const AlignedFloats rows(2 * size);
+  float *q = rows.data(), *y = q + size;
+  for (int64_t i = 0; i < size; ++i) q[i] = to_float(p.q[first + i]);
+  std::fill(y, y + size, 0.0f);
   std::vector<Running> running(repeats);
   for (int64_t begin = 0; begin < p.lengths[sequence]; begin += kBlock) {
     const int64_t positions = std::min(kBlock, p.lengths[sequence] - begin);
-    const Cache* keys = p.keys + offset + begin * p.width;
-    const Cache* values = p.values + offset + begin * p.width;
+    const T* keys = p.keys + offset + begin * p.width;
+    const T* values = p.values + offset + begin * p.width;
     for (int64_t r = 0; r < repeats; ++r) {
-      attend_block(keys, values, positions, p.width, p.scale, p.q + first + r * p.width, running[r],
+      attend_block(keys, values, positions, p.width, p.scale, q + r * p.width, running[r],
                    y + r * p.width);
     }
   }
   for (int64_t r = 0; r < repeats; ++r) {
     const float inverse = 1 / running[r].total;
-    for (int64_t i = 0; i < p.width; ++i) y[r * p.width + i] *= inverse;
+    for (int64_t i = r * p.width; i < (r + 1) * p.width; ++i) store(y[i] * inverse, p.y[first + i]);
   }
 }
 
-MAMBIFY_CLONES void attend_float(const DecodeAttentionParams<float>& p, int64_t sequence,
-                                 int64_t group) {
+MAMBIFY_CLONES void attend_one(const DecodeAttentionParams<float>& p, int64_t sequence,
+                               int64_t group) {
+  attend(p, sequence, group);
+}
+MAMBIFY_CLONES void attend_one(const DecodeAttentionParams<Bf16>& p, int64_t sequence,
+                               int64_t group) {
   attend(p, sequence, group);
 }
 
-MAMBIFY_CLONES void attend_bf16(const DecodeAttentionParams<Bf16>& p, int64_t sequence,
-                                int64_t group) {
-  attend(p, sequence, group);
-}
-
-template <typename Cache, typename Attend>
-void for_each_task(const DecodeAttentionParams<Cache>& p, const Attend& attend_one) {
+template <typename T>
+void attend_all(const DecodeAttentionParams<T>& p) {
   int64_t positions = 0;
   for (int64_t s = 0; s < p.sequences; ++s) positions += p.lengths[s];
   parallel_tasks(p.sequences * p.groups, 2 * positions * p.heads * p.width,
@@ -98,7 +135,7 @@ void for_each_task(const DecodeAttentionParams<Cache>& p, const Attend& attend_o
 
 }  // namespace
 
-void decode_attention_cpu(const DecodeAttentionParams<float>& p) { for_each_task(p, attend_float); }
-void decode_attention_cpu(const DecodeAttentionParams<Bf16>& p) { for_each_task(p, attend_bf16); }
+void decode_attention_cpu(const DecodeAttentionParams<float>& p) { attend_all(p); }
+void decode_attention_cpu(const DecodeAttentionParams<Bf16>& p) { attend_all(p); }
 
 }  // namespace mambify::kernels

@@ -1,6 +1,7 @@
 #include <cmath>
 #include <vector>
 
+#include "kernels/aligned.h"
 #include "kernels/math.h"
 #include "kernels/parallel.h"
 #include "kernels/rms_norm/params.h"
@@ -8,37 +9,47 @@
 namespace mambify::kernels {
 namespace {
 
-// Rows in [range.begin, range.end). The first loop leaves the gated product in y, which the second
-// finds in the first-level cache.
-MAMBIFY_CLONES void forward_rows(const RmsNormParams<float>& p, Range range) {
+// Rows in [range.begin, range.end).
+template <typename T>
+MAMBIFY_INLINE void forward(const RmsNormParams<T>& p, Range range) {
   const int64_t groups = p.channels / p.group_size;
+  const AlignedFloats products(p.z ? p.group_size : 0);
   for (int64_t row = range.begin; row < range.end; ++row) {
     for (int64_t group = 0; group < groups; ++group) {
       const int64_t first = group * p.group_size, size = p.group_size;
-      const float* x = p.x + row * p.x_stride + first;
-      const float* z = p.z ? p.z + row * p.z_stride + first : nullptr;
-      const float* weight = p.weight + first;
-      float* y = p.y + row * p.channels + first;
+      const T* x = p.x + row * p.x_stride + first;
+      const T* z = p.z ? p.z + row * p.z_stride + first : nullptr;
+      const T* weight = p.weight + first;
+      T* y = p.y + row * p.channels + first;
+      float* u = products.data();
       float squares = 0;
       if (z) {
 #pragma omp simd reduction(+ : squares)
         for (int64_t i = 0; i < size; ++i) {
-          const float u = x[i] * fast_silu(z[i]);
-          y[i] = u;
-          squares += u * u;
+          u[i] = to_float(x[i]) * fast_silu(to_float(z[i]));
+          squares += u[i] * u[i];
         }
       } else {
 #pragma omp simd reduction(+ : squares)
-        for (int64_t i = 0; i < size; ++i) squares += x[i] * x[i];
+        for (int64_t i = 0; i < size; ++i) squares += to_float(x[i]) * to_float(x[i]);
       }
       const float inverse_rms = 1 / std::sqrt(squares / size + p.eps);
-      const float* u = z ? y : x;
+      if (z) {
 #pragma omp simd
-      for (int64_t i = 0; i < size; ++i) y[i] = u[i] * inverse_rms * weight[i];
+        for (int64_t i = 0; i < size; ++i) store(u[i] * inverse_rms * to_float(weight[i]), y[i]);
+      } else {
+#pragma omp simd
+        for (int64_t i = 0; i < size; ++i) {
+          store(to_float(x[i]) * inverse_rms * to_float(weight[i]), y[i]);
+        }
+      }
       if (p.inverse_rms) p.inverse_rms[row * groups + group] = inverse_rms;
     }
   }
 }
+
+MAMBIFY_CLONES void forward_rows(const RmsNormParams<float>& p, Range range) { forward(p, range); }
+MAMBIFY_CLONES void forward_rows(const RmsNormParams<Bf16>& p, Range range) { forward(p, range); }
 
 // dweight: [channels], the part of these rows; overwritten.
 MAMBIFY_CLONES void backward_rows(const RmsNormBackwardParams<float>& p, Range range,
@@ -92,13 +103,17 @@ MAMBIFY_CLONES void backward_rows(const RmsNormBackwardParams<float>& p, Range r
 // then always the same.
 int64_t parts_of(int64_t rows) { return std::clamp<int64_t>(rows / 8, 1, 64); }
 
-}  // namespace
-
-void rms_norm_forward_cpu(const RmsNormParams<float>& p) {
+template <typename T>
+void forward_in_parts(const RmsNormParams<T>& p) {
   const int64_t parts = parts_of(p.rows);
   parallel_tasks(parts, p.rows * p.channels,
                  [&](int64_t part) { forward_rows(p, part_of(p.rows, parts, part)); });
 }
+
+}  // namespace
+
+void rms_norm_forward_cpu(const RmsNormParams<float>& p) { forward_in_parts(p); }
+void rms_norm_forward_cpu(const RmsNormParams<Bf16>& p) { forward_in_parts(p); }
 
 void rms_norm_backward_cpu(const RmsNormBackwardParams<float>& p) {
   const int64_t rows = p.forward.rows, channels = p.forward.channels;

@@ -3,6 +3,8 @@
 
 #include <cstdint>
 
+#include "kernels/bf16.h"
+
 namespace mambify::kernels {
 
 // y = u / sqrt(mean(u^2) + eps) * weight with u = x, or u = x * silu(z) when there is a gate. The
@@ -13,7 +15,7 @@ struct RmsNormParams {
   int64_t rows = 0;
   int64_t channels = 0;
   int64_t group_size = 0;  // divides channels
-  T eps = 0;
+  Computed<T> eps = 0;
 
   const T* x = nullptr;  // [rows, channels]
   int64_t x_stride = 0;
@@ -21,8 +23,8 @@ struct RmsNormParams {
   int64_t z_stride = 0;
   const T* weight = nullptr;  // [channels]
 
-  T* y = nullptr;            // [rows, channels], contiguous
-  T* inverse_rms = nullptr;  // [rows, channels / group_size]; null: not kept
+  T* y = nullptr;                      // [rows, channels], contiguous
+  Computed<T>* inverse_rms = nullptr;  // [rows, channels / group_size]; null: not kept
 };
 
 // Gradients of the above; every output is overwritten.
@@ -42,8 +44,9 @@ template <typename T>
 void rms_norm_backward_reference(const RmsNormBackwardParams<T>& p);
 
 // Fast, parallel over rows. The bits of a row do not depend on its neighbours, those of dweight
-// not on the number of threads.
+// not on the number of threads. Bf16 is rounded once, in y.
 void rms_norm_forward_cpu(const RmsNormParams<float>& p);
+void rms_norm_forward_cpu(const RmsNormParams<Bf16>& p);
 void rms_norm_backward_cpu(const RmsNormBackwardParams<float>& p);
 
 }  // namespace mambify::kernels

@@ -7,18 +7,20 @@ namespace {
 
 // One head of one token; every head of every token takes this loop from its beginning, so that an
 // element is always in the same lane of it.
-MAMBIFY_INLINE void rotate_head(const float* __restrict x, const float* __restrict cos,
+template <typename T>
+MAMBIFY_INLINE void rotate_head(const T* __restrict x, const float* __restrict cos,
                                 const float* __restrict sin, float sign, int64_t half,
-                                float* __restrict y) {
+                                T* __restrict y) {
 #pragma omp simd
   for (int64_t i = 0; i < half; ++i) {
-    const float turned = sign * sin[i], first = x[i], second = x[i + half];
-    y[i] = first * cos[i] - second * turned;
-    y[i + half] = second * cos[i] + first * turned;
+    const float turned = sign * sin[i], first = to_float(x[i]), second = to_float(x[i + half]);
+    store(first * cos[i] - second * turned, y[i]);
+    store(second * cos[i] + first * turned, y[i + half]);
   }
 }
 
-MAMBIFY_CLONES void rotate_token(const RotaryParams<float>& p, int64_t t) {
+template <typename T>
+MAMBIFY_INLINE void rotate(const RotaryParams<T>& p, int64_t t) {
   const int64_t half = p.width / 2;
   const float sign = p.inverse ? -1.0f : 1.0f;
   for (int64_t h = 0; h < p.heads; ++h) {
@@ -27,10 +29,17 @@ MAMBIFY_CLONES void rotate_token(const RotaryParams<float>& p, int64_t t) {
   }
 }
 
-}  // namespace
+MAMBIFY_CLONES void rotate_token(const RotaryParams<float>& p, int64_t t) { rotate(p, t); }
+MAMBIFY_CLONES void rotate_token(const RotaryParams<Bf16>& p, int64_t t) { rotate(p, t); }
 
-void rotary_cpu(const RotaryParams<float>& p) {
+template <typename T>
+void rotate_tokens(const RotaryParams<T>& p) {
   parallel_tasks(p.tokens, p.tokens * p.heads * p.width, [&](int64_t t) { rotate_token(p, t); });
 }
+
+}  // namespace
+
+void rotary_cpu(const RotaryParams<float>& p) { rotate_tokens(p); }
+void rotary_cpu(const RotaryParams<Bf16>& p) { rotate_tokens(p); }
 
 }  // namespace mambify::kernels

@@ -3,6 +3,8 @@
 
 #include <cstdint>
 
+#include "kernels/bf16.h"
+
 namespace mambify::kernels {
 
 // Turns the pair (i, i + width / 2) of every head of token t by its angle i:
@@ -15,8 +17,8 @@ struct RotaryParams {
   int64_t width = 0;     // of a head, even
   const T* x = nullptr;  // [tokens, heads, width]
   int64_t x_stride = 0;
-  const T* cos = nullptr;  // [tokens, width / 2], contiguous, as is sin
-  const T* sin = nullptr;
+  const Computed<T>* cos = nullptr;  // [tokens, width / 2], contiguous, as is sin
+  const Computed<T>* sin = nullptr;
   bool inverse = false;  // turn the other way: the gradient
   T* y = nullptr;        // [tokens, heads, width], contiguous
 };
@@ -25,7 +27,9 @@ struct RotaryParams {
 template <typename T>
 void rotary_reference(const RotaryParams<T>& p);
 
-// Fast, parallel over tokens. The bits of a token do not depend on the others.
+// Fast, parallel over tokens. The bits of a token do not depend on the others. Bf16 is rounded
+// once, in y.
 void rotary_cpu(const RotaryParams<float>& p);
+void rotary_cpu(const RotaryParams<Bf16>& p);
 
 }  // namespace mambify::kernels

@@ -1,6 +1,7 @@
 #include <algorithm>
-#include <utility>
+#include <type_traits>
 
+#include "kernels/aligned.h"
 #include "kernels/parallel.h"
 #include "kernels/rows_linear/panel.h"
 
@@ -15,16 +16,47 @@ constexpr int64_t kInputBlock = (int64_t{256} << 10) /
 // How far ahead of the multiplication weights are asked for.
 constexpr int64_t kPrefetchBytes = 4096;
 
-// kRows rows by one panel over inputs [begin, end), on top of what y holds when begin is not 0.
+// Rows whose sums are kept while the inputs pass; a multiple of the rows of every tile.
+constexpr int64_t kMostSums = 264;
+
+// What is multiplied: x as it is, or a copy of one that is not of floats.
+template <typename Value>
+class FloatRows {
+ public:
+  FloatRows(const Value* x, int64_t x_stride, int64_t rows, int64_t inputs)
+      : copy_(kIsFloat ? 0 : rows * inputs), stride_(kIsFloat ? x_stride : inputs) {
+    if constexpr (kIsFloat) {
+      first_ = x;
+    } else {
+      first_ = copy_.data();
+      parallel_tasks(rows, rows * inputs, [&](int64_t row) {
+        std::transform(x + row * x_stride, x + row * x_stride + inputs, copy_.data() + row * inputs,
+                       [](Value value) { return to_float(value); });
+      });
+    }
+  }
+
+  const float* operator[](int64_t row) const { return first_ + row * stride_; }
+  int64_t stride() const { return stride_; }
+
+ private:
+  static constexpr bool kIsFloat = std::is_same_v<Value, float>;
+  AlignedFloats copy_;
+  int64_t stride_;
+  const float* first_;
+};
+
+// kRows rows of x by one panel over inputs [begin, end), on top of what `sums` ([kRows, kPanel])
+// holds when begin is not 0.
 template <int kRows, typename Weight>
-MAMBIFY_INLINE void multiply_tile(const RowsLinearParams<Weight>& p, const Weight* panel,
-                                  const float* x, Range inputs, float* sums, int64_t sums_stride) {
+MAMBIFY_INLINE void multiply_tile(const Weight* panel, const float* x, int64_t x_stride,
+                                  Range inputs, float* sums) {
   Lanes low[kRows], high[kRows];
   for (int r = 0; r < kRows; ++r) {
     if (inputs.begin == 0) {
       low[r] = high[r] = Lanes{};
     } else {
-      load_panel(sums + r * sums_stride, low[r], high[r]);
+      load_panel(sums + r * kPanel, low[r], high[r]);
     }
   }
   for (int64_t i = inputs.begin; i < inputs.end; ++i) {
@@ -35,49 +67,43 @@ MAMBIFY_INLINE void multiply_tile(const RowsLinearParams<Weight>& p, const Weigh
     Lanes weight_low, weight_high;
     load_panel(weights, weight_low, weight_high);
     for (int r = 0; r < kRows; ++r) {
-      const float value = x[r * p.x_stride + i];
+      const float value = x[r * x_stride + i];
       low[r] += value * weight_low;
       high[r] += value * weight_high;
     }
   }
-  for (int r = 0; r < kRows; ++r) store_panel(low[r], high[r], sums + r * sums_stride);
+  for (int r = 0; r < kRows; ++r) store_panel(low[r], high[r], sums + r * kPanel);
 }
 
 // As multiply_tile, for a number of rows up to kMost that is known at run time only.
 template <int kMost, typename Weight>
-MAMBIFY_INLINE void multiply_rest(int64_t rows, const RowsLinearParams<Weight>& p,
-                                  const Weight* panel, const float* x, Range inputs, float* sums,
-                                  int64_t sums_stride) {
+MAMBIFY_INLINE void multiply_rest(int64_t rows, const Weight* panel, const float* x,
+                                  int64_t x_stride, Range inputs, float* sums) {
   if (rows == kMost) {
-    multiply_tile<kMost>(p, panel, x, inputs, sums, sums_stride);
+    multiply_tile<kMost>(panel, x, x_stride, inputs, sums);
   } else if constexpr (kMost > 1) {
-    multiply_rest<kMost - 1>(rows, p, panel, x, inputs, sums, sums_stride);
+    multiply_rest<kMost - 1>(rows, panel, x, x_stride, inputs, sums);
   }
 }
 
 // All rows by one panel, kMost rows at a time: as many as there are registers for.
-template <int kMost, typename Weight>
-MAMBIFY_INLINE void multiply_panel(const RowsLinearParams<Weight>& p, int64_t index) {
+template <int kMost, typename Weight, typename Value>
+MAMBIFY_INLINE void multiply_panel(const RowsLinearParams<Weight, Value>& p,
+                                   const FloatRows<Value>& x, int64_t index) {
   const Weight* panel = p.packed + index * p.inputs * kPanel;
   const int64_t first = index * kPanel, outputs = std::min(kPanel, p.outputs - first);
-  float narrow[kMost * kPanel];  // where the last panel is not a whole one
-  for (int64_t begin = 0; begin < p.inputs; begin += kInputBlock<Weight>) {
-    const Range inputs{begin, std::min(begin + kInputBlock<Weight>, p.inputs)};
-    for (int64_t row = 0; row < p.rows; row += kMost) {
-      const int64_t rows = std::min<int64_t>(kMost, p.rows - row);
-      const float* x = p.x + row * p.x_stride;
-      float* y = p.y + row * p.y_stride + first;
-      if (outputs == kPanel) {
-        multiply_rest<kMost>(rows, p, panel, x, inputs, y, p.y_stride);
-        continue;
+  float sums[kMostSums * kPanel];
+  for (int64_t done = 0; done < p.rows; done += kMostSums) {
+    const int64_t rows = std::min(kMostSums, p.rows - done);
+    for (int64_t begin = 0; begin < p.inputs; begin += kInputBlock<Weight>) {
+      const Range inputs{begin, std::min(begin + kInputBlock<Weight>, p.inputs)};
+      for (int64_t row = 0; row < rows; row += kMost) {
+        multiply_rest<kMost>(std::min<int64_t>(kMost, rows - row), panel, x[done + row], x.stride(),
+                             inputs, sums + row * kPanel);
       }
-      for (int64_t r = 0; begin > 0 && r < rows; ++r) {
-        std::copy_n(y + r * p.y_stride, outputs, narrow + r * kPanel);
-      }
-      multiply_rest<kMost>(rows, p, panel, x, inputs, narrow, kPanel);
-      for (int64_t r = 0; r < rows; ++r) {
-        std::copy_n(narrow + r * kPanel, outputs, y + r * p.y_stride);
-      }
+    }
+    for (int64_t row = 0; row < rows; ++row) {
+      store_outputs(sums + row * kPanel, outputs, p.y + (done + row) * p.y_stride + first);
     }
   }
 }
@@ -85,30 +111,30 @@ MAMBIFY_INLINE void multiply_panel(const RowsLinearParams<Weight>& p, int64_t in
 // One function per instruction set rather than clones of one: the tile differs. AVX-512 has 32
 // registers, of which 12 rows take 24; the others have 16, of half the width or less.
 #if defined(MAMBIFY_AVX512)
-template <typename Weight>
-MAMBIFY_AVX512 void panel_avx512(const RowsLinearParams<Weight>& p, int64_t index) {
-  multiply_panel<12>(p, index);
+template <typename Weight, typename Value>
+MAMBIFY_AVX512 void panel_avx512(const RowsLinearParams<Weight, Value>& p,
+                                 const FloatRows<Value>& x, int64_t index) {
+  multiply_panel<12>(p, x, index);
 }
-template <typename Weight>
-MAMBIFY_AVX2 void panel_avx2(const RowsLinearParams<Weight>& p, int64_t index) {
-  multiply_panel<3>(p, index);
+template <typename Weight, typename Value>
+MAMBIFY_AVX2 void panel_avx2(const RowsLinearParams<Weight, Value>& p, const FloatRows<Value>& x,
+                             int64_t index) {
+  multiply_panel<3>(p, x, index);
 }
 #endif
-template <typename Weight>
-void panel_plain(const RowsLinearParams<Weight>& p, int64_t index) {
-  multiply_panel<1>(p, index);
+template <typename Weight, typename Value>
+void panel_plain(const RowsLinearParams<Weight, Value>& p, const FloatRows<Value>& x,
+                 int64_t index) {
+  multiply_panel<1>(p, x, index);
 }
 
-template <typename Weight>
-using PanelFunction = void (*)(const RowsLinearParams<Weight>& p, int64_t index);
-
-template <typename Weight>
-PanelFunction<Weight> choose_panel_function() {
+template <typename Weight, typename Value>
+auto choose_panel_function() {
 #if defined(MAMBIFY_AVX512)
-  if (has_avx512()) return panel_avx512<Weight>;
-  if (has_avx2()) return panel_avx2<Weight>;
+  if (has_avx512()) return panel_avx512<Weight, Value>;
+  if (has_avx2()) return panel_avx2<Weight, Value>;
 #endif
-  return panel_plain<Weight>;
+  return panel_plain<Weight, Value>;
 }
 
 }  // namespace
@@ -127,16 +153,17 @@ void pack_cpu(const PackParams<Weight>& p) {
   });
 }
 
-template <typename Weight>
-void rows_linear_cpu(const RowsLinearParams<Weight>& p) {
-  static const PanelFunction<Weight> multiply = choose_panel_function<Weight>();
+template <typename Weight, typename Value>
+void rows_linear_cpu(const RowsLinearParams<Weight, Value>& p) {
+  static const auto multiply = choose_panel_function<Weight, Value>();
+  const FloatRows<Value> x(p.x, p.x_stride, p.rows, p.inputs);
   parallel_tasks(panels_of(p.outputs), p.rows * p.inputs * p.outputs,
-                 [&](int64_t index) { multiply(p, index); });
+                 [&](int64_t index) { multiply(p, x, index); });
 }
 
 template void pack_cpu(const PackParams<float>& p);
 template void pack_cpu(const PackParams<Bf16>& p);
 template void rows_linear_cpu(const RowsLinearParams<float>& p);
-template void rows_linear_cpu(const RowsLinearParams<Bf16>& p);
+template void rows_linear_cpu(const RowsLinearParams<Bf16, Bf16>& p);
 
 }  // namespace mambify::kernels

@@ -7,6 +7,7 @@
 
 #include "kernels/parallel.h"
 #include "kernels/rows_linear/int8_tiles.h"
+#include "kernels/rows_linear/panel.h"
 
 namespace mambify::kernels {
 namespace {
@@ -66,10 +67,12 @@ void pack_panel(const Weight* weight, int64_t outputs, int64_t inputs, Int8Group
   }
 }
 
-MAMBIFY_CLONES void quantise_row(const float* x, int64_t inputs, Int8Inputs* groups) {
+template <typename Value>
+MAMBIFY_INLINE void quantise_groups(const Value* x, int64_t inputs, Int8Inputs* groups) {
   for (int64_t g = 0; g < groups_of(inputs); ++g) {
     float values[kGroup] = {};
-    std::copy_n(x + g * kGroup, std::min(kGroup, inputs - g * kGroup), values);
+    const int64_t count = std::min(kGroup, inputs - g * kGroup);
+    for (int64_t i = 0; i < count; ++i) values[i] = to_float(x[g * kGroup + i]);
     Int8Inputs& group = groups[g];
     group.scale = scale_of(values);
     quantise(values, group.scale, group.values);
@@ -79,8 +82,16 @@ MAMBIFY_CLONES void quantise_row(const float* x, int64_t inputs, Int8Inputs* gro
   }
 }
 
+MAMBIFY_CLONES void quantise_row(const float* x, int64_t inputs, Int8Inputs* groups) {
+  quantise_groups(x, inputs, groups);
+}
+MAMBIFY_CLONES void quantise_row(const Bf16* x, int64_t inputs, Int8Inputs* groups) {
+  quantise_groups(x, inputs, groups);
+}
+
 // All rows by one panel, as evenly divided as tiles allow.
-void multiply_panel(const RowsLinearParams<Int8Group>& p, const Int8Inputs* x,
+template <typename Value>
+void multiply_panel(const RowsLinearParams<Int8Group, Value>& p, const Int8Inputs* x,
                     std::span<const Int8Tile> tiles, int64_t index) {
   const int64_t groups = groups_of(p.inputs);
   const Int8Group* panel = p.packed + index * groups;
@@ -89,16 +100,10 @@ void multiply_panel(const RowsLinearParams<Int8Group>& p, const Int8Inputs* x,
   const int64_t parts = (p.rows + most - 1) / most;
   for (int64_t part = 0; part < parts; ++part) {
     const Range rows = part_of(p.rows, parts, part);
-    const Int8Tile tile = tiles[rows.end - rows.begin - 1];
-    float* y = p.y + rows.begin * p.y_stride + first;
-    if (outputs == kPanel) {
-      tile(panel, groups, x + rows.begin * groups, y, p.y_stride);
-      continue;
-    }
-    float narrow[kMostTileRows * kPanel];
-    tile(panel, groups, x + rows.begin * groups, narrow, kPanel);
-    for (int64_t r = 0; r < rows.end - rows.begin; ++r) {
-      std::copy_n(narrow + r * kPanel, outputs, y + r * p.y_stride);
+    float sums[kMostTileRows * kPanel];
+    tiles[rows.end - rows.begin - 1](panel, groups, x + rows.begin * groups, sums);
+    for (int64_t row = rows.begin; row < rows.end; ++row) {
+      store_outputs(sums + (row - rows.begin) * kPanel, outputs, p.y + row * p.y_stride + first);
     }
   }
 }
@@ -114,7 +119,8 @@ void pack_int8_cpu(const PackParams<Weight, Int8Group>& p) {
   });
 }
 
-void rows_linear_int8(const RowsLinearParams<Int8Group>& p, const Int8Tiles& tiles) {
+template <typename Value>
+void rows_linear_int8(const RowsLinearParams<Int8Group, Value>& p, const Int8Tiles& tiles) {
   const int64_t groups = groups_of(p.inputs);
   const auto x = std::make_unique_for_overwrite<Int8Inputs[]>(p.rows * groups);
   parallel_tasks(p.rows, p.rows * p.inputs, [&](int64_t row) {
@@ -124,12 +130,16 @@ void rows_linear_int8(const RowsLinearParams<Int8Group>& p, const Int8Tiles& til
                  [&](int64_t index) { multiply_panel(p, x.get(), tiles.by_rows, index); });
 }
 
-template <>
-void rows_linear_cpu(const RowsLinearParams<Int8Group>& p) {
+template <typename Value>
+void rows_linear_cpu(const RowsLinearParams<Int8Group, Value>& p) {
   rows_linear_int8(p, int8_tiles().front());
 }
 
 template void pack_int8_cpu(const PackParams<float, Int8Group>& p);
 template void pack_int8_cpu(const PackParams<Bf16, Int8Group>& p);
+template void rows_linear_int8(const RowsLinearParams<Int8Group>& p, const Int8Tiles& tiles);
+template void rows_linear_int8(const RowsLinearParams<Int8Group, Bf16>& p, const Int8Tiles& tiles);
+template void rows_linear_cpu(const RowsLinearParams<Int8Group>& p);
+template void rows_linear_cpu(const RowsLinearParams<Int8Group, Bf16>& p);
 
 }  // namespace mambify::kernels

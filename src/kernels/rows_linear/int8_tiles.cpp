@@ -16,7 +16,7 @@ constexpr int64_t kQuads = kGroup / 4;
 
 // sum + dot * scales, rounded once, is written out in each tile: a contraction by the compiler
 // would be up to it.
-void tile_plain(const Int8Group* panel, int64_t groups, const Int8Inputs* x, float* y, int64_t) {
+void tile_plain(const Int8Group* panel, int64_t groups, const Int8Inputs* x, float* y) {
   float sums[kPanel] = {};
   for (int64_t g = 0; g < groups; ++g) {
     for (int64_t j = 0; j < kPanel; ++j) {
@@ -60,7 +60,7 @@ MAMBIFY_AVX512_VNNI inline Integers add_products(Integers sums, const void* weig
 
 template <int kRows>
 MAMBIFY_AVX512_VNNI void tile_vnni(const Int8Group* panel, int64_t groups, const Int8Inputs* x,
-                                   float* y, int64_t y_stride) {
+                                   float* y) {
   Lanes low[kRows], high[kRows];
   for (int r = 0; r < kRows; ++r) low[r] = high[r] = Lanes{};
   for (int64_t g = 0; g < groups; ++g) {
@@ -88,7 +88,7 @@ MAMBIFY_AVX512_VNNI void tile_vnni(const Int8Group* panel, int64_t groups, const
                                 high[r]);
     }
   }
-  for (int r = 0; r < kRows; ++r) store_panel(low[r], high[r], y + r * y_stride);
+  for (int r = 0; r < kRows; ++r) store_panel(low[r], high[r], y + r * kPanel);
 }
 // Each row takes four of the 32 registers.
 constexpr Int8Tile kVnniTiles[] = {tile_vnni<1>, tile_vnni<2>, tile_vnni<3>, tile_vnni<4>,
@@ -96,8 +96,7 @@ constexpr Int8Tile kVnniTiles[] = {tile_vnni<1>, tile_vnni<2>, tile_vnni<3>, til
 
 // A quarter of the panel at a time, its sums in memory: there are 16 registers of 8 outputs each.
 template <int kRows>
-MAMBIFY_AVX2 void tile_avx2(const Int8Group* panel, int64_t groups, const Int8Inputs* x, float* y,
-                            int64_t y_stride) {
+MAMBIFY_AVX2 void tile_avx2(const Int8Group* panel, int64_t groups, const Int8Inputs* x, float* y) {
   constexpr int64_t kPart = 8;
   float sums[kRows][kPanel] = {};
   for (int64_t g = 0; g < groups; ++g) {
@@ -134,7 +133,7 @@ MAMBIFY_AVX2 void tile_avx2(const Int8Group* panel, int64_t groups, const Int8In
       }
     }
   }
-  for (int r = 0; r < kRows; ++r) std::memcpy(y + r * y_stride, sums[r], sizeof(sums[r]));
+  std::memcpy(y, sums, sizeof(sums));
 }
 constexpr Int8Tile kAvx2Tiles[] = {tile_avx2<1>, tile_avx2<2>, tile_avx2<3>, tile_avx2<4>,
                                    tile_avx2<5>, tile_avx2<6>, tile_avx2<7>, tile_avx2<8>};

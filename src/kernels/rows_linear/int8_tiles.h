@@ -16,8 +16,7 @@ struct Int8Inputs {
 };
 
 // Some rows by one panel. x: [rows, groups]; y: [rows, kPanel].
-using Int8Tile = void (*)(const Int8Group* panel, int64_t groups, const Int8Inputs* x, float* y,
-                          int64_t y_stride);
+using Int8Tile = void (*)(const Int8Group* panel, int64_t groups, const Int8Inputs* x, float* y);
 
 // One way to multiply: tiles of 1, 2, ... rows, up to as many as there are registers for.
 inline constexpr int64_t kMostTileRows = 8;
@@ -30,6 +29,7 @@ struct Int8Tiles {
 // of integers, and between groups there is one chain of fused multiply-adds.
 std::span<const Int8Tiles> int8_tiles();
 
-void rows_linear_int8(const RowsLinearParams<Int8Group>& p, const Int8Tiles& tiles);
+template <typename Value>
+void rows_linear_int8(const RowsLinearParams<Int8Group, Value>& p, const Int8Tiles& tiles);
 
 }  // namespace mambify::kernels

@@ -33,4 +33,14 @@ MAMBIFY_INLINE void store_panel(const Lanes& low, const Lanes& high, float* y) {
   std::memcpy(y + kHalf, &high, sizeof(Lanes));
 }
 
+// A panel's sums to where the outputs are that it has.
+template <typename Value>
+MAMBIFY_INLINE void store_outputs(const float* sums, int64_t outputs, Value* y) {
+  if (outputs == kPanel) {
+    for (int64_t j = 0; j < kPanel; ++j) store(sums[j], y[j]);
+  } else {
+    for (int64_t j = 0; j < outputs; ++j) store(sums[j], y[j]);
+  }
+}
+
 }  // namespace mambify::kernels

@@ -51,16 +51,16 @@ void pack_cpu(const PackParams<Weight>& p);
 template <typename Weight>
 void pack_int8_cpu(const PackParams<Weight, Int8Group>& p);
 
-// Weight: float, Bf16 or Int8Group.
-template <typename Weight>
+// Weight: float, Bf16 or Int8Group. Value: float or Bf16, what x and y are; accumulated in float.
+template <typename Weight, typename Value = float>
 struct RowsLinearParams {
   int64_t rows = 0;
   int64_t inputs = 0;
   int64_t outputs = 0;
-  const float* x = nullptr;  // [rows, inputs]
+  const Value* x = nullptr;  // [rows, inputs]
   int64_t x_stride = 0;      // elements from one row to the next
   const Weight* packed = nullptr;
-  float* y = nullptr;  // [rows, outputs]
+  Value* y = nullptr;  // [rows, outputs]
   int64_t y_stride = 0;
 };
 
@@ -68,16 +68,16 @@ struct RowsLinearParams {
 // integers, too: x = q * scale, scale = largest magnitude / 127 in fp32 under the rules of weights,
 // q = x * (1 / scale) rounded to the nearest, ties to even. The product of two groups is that of
 // their integers, which is exact, times both scales.
-template <typename Weight>
-void rows_linear_reference(const RowsLinearParams<Weight>& p);
-template <>
-void rows_linear_reference(const RowsLinearParams<Int8Group>& p);
+template <typename Weight, typename Value>
+void rows_linear_reference(const RowsLinearParams<Weight, Value>& p);
+template <typename Value>
+void rows_linear_reference(const RowsLinearParams<Int8Group, Value>& p);
 
 // Fast, parallel over panels. Every output is one chain of fused multiply-adds over the inputs in
 // order, with int8 weights over the groups, whatever the rows, the threads or the vectors' width.
-template <typename Weight>
-void rows_linear_cpu(const RowsLinearParams<Weight>& p);
-template <>
-void rows_linear_cpu(const RowsLinearParams<Int8Group>& p);
+template <typename Weight, typename Value>
+void rows_linear_cpu(const RowsLinearParams<Weight, Value>& p);
+template <typename Value>
+void rows_linear_cpu(const RowsLinearParams<Int8Group, Value>& p);
 
 }  // namespace mambify::kernels

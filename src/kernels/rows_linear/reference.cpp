@@ -6,17 +6,18 @@
 
 namespace mambify::kernels {
 
-template <typename Weight>
-void rows_linear_reference(const RowsLinearParams<Weight>& p) {
+template <typename Weight, typename Value>
+void rows_linear_reference(const RowsLinearParams<Weight, Value>& p) {
   for (int64_t row = 0; row < p.rows; ++row) {
     for (int64_t output = 0; output < p.outputs; ++output) {
       const Weight* panel = p.packed + output / kPanel * p.inputs * kPanel;
       const int64_t place = place_in_panel(panel, output % kPanel);
       double sum = 0;
       for (int64_t i = 0; i < p.inputs; ++i) {
-        sum += static_cast<double>(p.x[row * p.x_stride + i]) * to_float(panel[i * kPanel + place]);
+        sum += static_cast<double>(to_float(p.x[row * p.x_stride + i])) *
+               to_float(panel[i * kPanel + place]);
       }
-      p.y[row * p.y_stride + output] = static_cast<float>(sum);
+      store(static_cast<float>(sum), p.y[row * p.y_stride + output]);
     }
   }
 }
@@ -29,7 +30,10 @@ struct Integers {
 };
 
 // Up to kGroup inputs; what is missing is 0.
-Integers integers_of(const float* x, int64_t count) {
+template <typename Value>
+Integers integers_of(const Value* values, int64_t count) {
+  float x[kGroup];
+  std::transform(values, values + count, x, [](Value value) { return to_float(value); });
   Integers result;
   float largest = 0;
   for (int64_t i = 0; i < count; ++i) {
@@ -47,8 +51,8 @@ Integers integers_of(const float* x, int64_t count) {
 
 }  // namespace
 
-template <>
-void rows_linear_reference(const RowsLinearParams<Int8Group>& p) {
+template <typename Value>
+void rows_linear_reference(const RowsLinearParams<Int8Group, Value>& p) {
   const int64_t groups = groups_of(p.inputs);
   for (int64_t row = 0; row < p.rows; ++row) {
     for (int64_t output = 0; output < p.outputs; ++output) {
@@ -66,12 +70,14 @@ void rows_linear_reference(const RowsLinearParams<Int8Group>& p) {
         const double scale = to_float(scales[place_in_panel(scales, j)]);
         sum += dot * scale * x.scale;
       }
-      p.y[row * p.y_stride + output] = static_cast<float>(sum);
+      store(static_cast<float>(sum), p.y[row * p.y_stride + output]);
     }
   }
 }
 
 template void rows_linear_reference(const RowsLinearParams<float>& p);
-template void rows_linear_reference(const RowsLinearParams<Bf16>& p);
+template void rows_linear_reference(const RowsLinearParams<Bf16, Bf16>& p);
+template void rows_linear_reference(const RowsLinearParams<Int8Group>& p);
+template void rows_linear_reference(const RowsLinearParams<Int8Group, Bf16>& p);
 
 }  // namespace mambify::kernels

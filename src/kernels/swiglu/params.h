@@ -3,6 +3,8 @@
 
 #include <cstdint>
 
+#include "kernels/bf16.h"
+
 namespace mambify::kernels {
 
 // y = silu(gate) * up, elementwise over contiguous memory.
@@ -29,8 +31,9 @@ void swiglu_forward_reference(const SwiGluParams<T>& p);
 template <typename T>
 void swiglu_backward_reference(const SwiGluBackwardParams<T>& p);
 
-// Fast: one pass over memory.
+// Fast: one pass over memory. Bf16 is rounded once, in y.
 void swiglu_forward_cpu(const SwiGluParams<float>& p);
+void swiglu_forward_cpu(const SwiGluParams<Bf16>& p);
 void swiglu_backward_cpu(const SwiGluBackwardParams<float>& p);
 
 }  // namespace mambify::kernels
