@@ -2,11 +2,12 @@
 JOBS ?= $(shell nproc)
 TEACHER := models/SmolLM2-135M-Instruct.Q4_1.gguf
 
-.PHONY: help setup build demo test test-asan fuzz tidy format clean
+.PHONY: help setup build demo test test-speculation test-asan fuzz tidy format clean
 
 help:
 	@echo "make demo       set up, build, then convert, distill and run the default teacher (main job)"
 	@echo "make test       set up, build, run every test"
+	@echo "make test-speculation  everything against everything, with speculation and without; hours"
 	@echo "make build      set up and build build/mambify"
 	@echo "make test-asan  the tests under AddressSanitizer and UndefinedBehaviorSanitizer"
 	@echo "make fuzz       ten minutes of fuzzing for every parser (SECONDS_EACH=600)"
@@ -27,6 +28,11 @@ demo: build $(TEACHER)
 
 test: build $(TEACHER)
 	scripts/run_tests.sh build $(TEACHER)
+
+# MODELS: a pattern of the models and formats to run, such as 'mamba2_*'.
+MODELS ?= *
+test-speculation: build
+	MAMBIFY_WHOLE_PRODUCT=1 build/tests/decode/test_decode --gtest_filter='*Speculation.*/$(MODELS)'
 
 test-asan: setup $(TEACHER)
 	cmake --preset cpu-asan

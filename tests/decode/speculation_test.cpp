@@ -2,8 +2,10 @@
 // bits as those of plain decoding alone.
 #include <gtest/gtest.h>
 
+#include <cstdlib>
 #include <cstring>
 #include <functional>
+#include <iostream>
 #include <map>
 #include <optional>
 
@@ -18,7 +20,20 @@ namespace {
 
 using testing::fixtures;
 
-constexpr int64_t kTokens = 40, kContext = 128;
+// What is tried of everything that could be.
+struct Product {
+  int64_t tokens, context;
+  std::vector<int64_t> batches;
+  // Batches that begin with one sequence after another, so that each comes to each place. 30: in
+  // each place stand all kinds of guesses with all ways of sampling.
+  uint32_t rotations;
+};
+const Product& product() {
+  static const Product chosen = std::getenv("MAMBIFY_WHOLE_PRODUCT") != nullptr
+                                    ? Product{256, 320, {1, 3, 8, 16}, 30}
+                                    : Product{40, 128, {1, 3, 8}, 1};
+  return chosen;
+}
 
 // What a scripted drafter guesses of a sequence whose tokens are known.
 enum class Guesses { right, wrong_at_first, wrong_later, wrong_always, none, changing };
@@ -56,7 +71,7 @@ class ScriptedDrafter : public Drafter {
       const TokenId right = begin + i < static_cast<int64_t>(truth.size()) ? truth[begin + i] : 0;
       const bool wrong = kind == Guesses::wrong_always ||
                          (kind == Guesses::wrong_at_first && i == 0) ||
-                         (kind == Guesses::wrong_later && i == length / 2) ||
+                         (kind == Guesses::wrong_later && i == calls_ % length) ||
                          (kind == Guesses::changing && (begin + i) % 3 == 0);
       guess.push_back(wrong ? static_cast<TokenId>((right + 1 + calls_ % 5) % vocabulary_) : right);
     }
@@ -108,6 +123,11 @@ std::vector<std::string> bytes_of(const ModelState& state, int64_t row) {
 
 class Speculation : public ::testing::TestWithParam<Case> {
  protected:
+  static void TearDownTestSuite() {
+    std::cout << compared_sequences << " sequences of " << compared_tokens
+              << " tokens compared with plain decoding" << std::endl;
+  }
+
   void SetUp() override {
     to(model_, at::kCPU, GetParam().format == "bf16" ? at::kBFloat16 : at::kFloat);
     packed_.emplace(model_,
@@ -117,7 +137,7 @@ class Speculation : public ::testing::TestWithParam<Case> {
   // For an engine over the model.
   EngineOptions options(int64_t rows, Drafter* drafter = nullptr, int64_t draft_length = 0) const {
     return {.rows = rows,
-            .context = kContext,
+            .context = product().context,
             .drafter = drafter,
             .draft_length = draft_length,
             .packed = &*packed_};
@@ -130,7 +150,7 @@ class Speculation : public ::testing::TestWithParam<Case> {
     for (uint32_t i = 0; i < 3 + 5 * sequence % 30; ++i) {
       request.prompt.push_back(static_cast<TokenId>(random.bits(0, i) % vocabulary_));
     }
-    request.max_tokens = kTokens - sequence % 5;
+    request.max_tokens = product().tokens - sequence % 5;
     request.sequence = sequence;
     request.sampling.seed = 7;
     switch (sequence % 5) {
@@ -184,6 +204,8 @@ class Speculation : public ::testing::TestWithParam<Case> {
       ASSERT_EQ(results[row].ids, plain.result.ids) << "tokens of row " << row;
       ASSERT_EQ(bytes_of(state, row), plain.state) << "state of row " << row;
       if (accepted != nullptr) *accepted += results[row].accepted;
+      ++compared_sequences;
+      compared_tokens += static_cast<int64_t>(results[row].ids.size());
     }
   }
 
@@ -197,6 +219,8 @@ class Speculation : public ::testing::TestWithParam<Case> {
     return tokens;
   }
 
+  static inline int64_t compared_sequences = 0, compared_tokens = 0;
+
   Model model_ = kModels.at(GetParam().model)();
   const int64_t vocabulary_ = model_.config.vocab_size;
   std::optional<PackedWeights> packed_;
@@ -207,12 +231,13 @@ class Speculation : public ::testing::TestWithParam<Case> {
 
 TEST_P(Speculation, RightAndWrongGuessesChangeNoBit) {
   for (int64_t draft_length = 1; draft_length <= 8; ++draft_length) {
-    for (const int64_t batch : {1, 3, 8}) {
-      // Every sequence comes to every place of the batch.
-      const uint32_t first = static_cast<uint32_t>(draft_length * 3 % 8);
-      ScriptedDrafter drafter(truth(first, batch), vocabulary_);
-      ASSERT_NO_FATAL_FAILURE(expect_same(drafter, draft_length, batch, first))
-          << draft_length << " drafts, batch " << batch;
+    for (const int64_t batch : product().batches) {
+      for (uint32_t rotation = 0; rotation < product().rotations; ++rotation) {
+        const uint32_t first = static_cast<uint32_t>(draft_length * 3 % 8) + rotation;
+        ScriptedDrafter drafter(truth(first, batch), vocabulary_);
+        ASSERT_NO_FATAL_FAILURE(expect_same(drafter, draft_length, batch, first))
+            << draft_length << " drafts, batch " << batch << " from sequence " << first;
+      }
     }
   }
 }
@@ -241,7 +266,7 @@ TEST_P(Speculation, DraftsOfAdaptedLengthsChangeNoBit) {
 // other chunks than the engine, and so rounds otherwise), which shows that its own state was taken
 // back and brought forward as it should.
 TEST_P(Speculation, AModelAgreesWithItself) {
-  const auto drafter = model_drafter(model_, 5, kContext, 4, &*packed_);
+  const auto drafter = model_drafter(model_, 5, product().context, 4, &*packed_);
   Engine engine(model_, nullptr, options(5, drafter.get(), 4));
   std::vector<GenerationRequest> requests;
   for (uint32_t s = 0; s < 5; ++s) requests.push_back(request(s));
@@ -259,7 +284,7 @@ TEST_P(Speculation, AnotherModelsGuessesChangeNoBit) {
   Model other = clone(model_);
   at::manual_seed(3);
   other.final_norm = other.final_norm + at::randn_like(other.final_norm) * 0.3;
-  const auto drafter = model_drafter(other, 8, kContext, 5);
+  const auto drafter = model_drafter(other, 8, product().context, 5);
   int64_t accepted = 0;
   ASSERT_NO_FATAL_FAILURE(expect_same(*drafter, 5, 8, 0, &accepted));
   EXPECT_GT(accepted, 0);
