@@ -6,11 +6,12 @@
 
 namespace mambify::kernels {
 
-// Uninitialised.
+// Uninitialised; no memory for none.
 class AlignedFloats {
  public:
   explicit AlignedFloats(int64_t count)
-      : data_(static_cast<float*>(::operator new(count * sizeof(float), kAlignment))) {}
+      : data_(count > 0 ? static_cast<float*>(::operator new(count * sizeof(float), kAlignment))
+                        : nullptr) {}
   ~AlignedFloats() { ::operator delete(data_, kAlignment); }
   AlignedFloats(const AlignedFloats&) = delete;
   AlignedFloats& operator=(const AlignedFloats&) = delete;

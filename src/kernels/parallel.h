@@ -57,14 +57,15 @@ class alignas(64) TaskQueue {
 template <typename Body>
 void parallel_tasks(int64_t tasks, int64_t operations, const Body& body) {
   constexpr int64_t kSmall = 1 << 14;
-  const int64_t threads = std::min<int64_t>(tasks, omp_get_max_threads());
-  if (threads <= 1 || operations <= kSmall || omp_in_parallel()) {
+  // All of them even for few tasks: OpenMP ends the threads that a smaller team leaves over.
+  const int64_t threads = omp_get_max_threads();
+  if (threads == 1 || tasks <= 1 || operations <= kSmall || omp_in_parallel()) {
     for (int64_t task = 0; task < tasks; ++task) body(task);
     return;
   }
   std::vector<TaskQueue> queues(threads);
   for (int64_t i = 0; i < threads; ++i) queues[i].fill(part_of(tasks, threads, i));
-#pragma omp parallel num_threads(static_cast <int>(threads))
+#pragma omp parallel
   {
     const int64_t own = omp_get_thread_num();
     for (int64_t task; (task = queues[own].take_first()) >= 0;) body(task);
