@@ -1,14 +1,19 @@
 # The two commands of the README, and what they are made of. Every target sets up what it needs.
 JOBS ?= $(shell nproc)
+# The preset: with CUDA where there is an nvcc of version 13 or later, or as CUDA=1 or CUDA=0 say.
+CUDA ?= $(shell nvcc --version 2>/dev/null | grep -qE 'release (1[3-9]|[2-9][0-9])' && echo 1)
+PRESET := $(if $(filter 1,$(CUDA)),cuda-release,cpu-release)
 TEACHER := models/SmolLM2-135M-Instruct.Q4_1.gguf
 
-.PHONY: help setup build demo test test-speculation test-asan fuzz tidy format clean
+.PHONY: help setup build demo test test-speculation test-cuda bench-kernels test-asan fuzz tidy format clean
 
 help:
 	@echo "make demo       set up, build, then convert, distill and run the default teacher (main job)"
 	@echo "make test       set up, build, run every test"
 	@echo "make test-speculation  everything against everything, with speculation and without; hours"
-	@echo "make build      set up and build build/mambify"
+	@echo "make build      set up and build build/mambify, for CUDA too where nvcc is (CUDA=0: never)"
+	@echo "make test-cuda  on a machine with a GPU: its kernels, and that speculation changes no bit"
+	@echo "make bench-kernels  on a machine with a GPU: the kernels of decoding, alone"
 	@echo "make test-asan  the tests under AddressSanitizer and UndefinedBehaviorSanitizer"
 	@echo "make fuzz       ten minutes of fuzzing for every parser (SECONDS_EACH=600)"
 	@echo "make tidy       clang-format and clang-tidy over the sources"
@@ -17,14 +22,24 @@ setup:
 	scripts/setup.sh
 
 build: setup
-	cmake --preset cpu-release
-	cmake --build --preset cpu-release -j $(JOBS)
+	cmake --preset $(PRESET)
+	cmake --build --preset $(PRESET) -j $(JOBS)
 
 $(TEACHER): | setup
 	scripts/fetch_teacher.sh $@
 
 demo: build $(TEACHER)
 	build/mambify demo --teacher $(TEACHER) --out runs/demo
+
+test-cuda: build
+	build/tests/cuda/test_cuda
+	build/tests/decode/test_decode --gtest_filter='*_cuda*'
+
+bench-kernels: build
+	cmake --build --preset $(PRESET) --target bench_kernels -j $(JOBS)
+	build/bench/pass_linear_bench
+	build/bench/multi_step_bench
+	build/bench/pass_attention_bench
 
 test: build $(TEACHER)
 	scripts/run_tests.sh build $(TEACHER)

@@ -12,10 +12,11 @@ endif()
 # The time goes into the kernels, which ask for -O3 themselves; the rest compiles faster without.
 set(CMAKE_CXX_FLAGS_RELEASE "-O2 -DNDEBUG")
 
-add_compile_options(-Wall -Wextra -Werror)
+add_compile_options($<$<COMPILE_LANGUAGE:CXX>:-Wall> $<$<COMPILE_LANGUAGE:CXX>:-Wextra>
+                    $<$<COMPILE_LANGUAGE:CXX>:-Werror>)
 # Multiply-add contraction would make a result depend on the instruction set chosen at run time
 # in code that is not written for it; kernels that want it ask for it.
-add_compile_options(-ffp-contract=off)
+add_compile_options($<$<COMPILE_LANGUAGE:CXX>:-ffp-contract=off>)
 
 if(MAMBIFY_SANITIZE)
   add_compile_options(-fsanitize=${MAMBIFY_SANITIZE} -fno-sanitize-recover=all
@@ -48,5 +49,21 @@ if(CCACHE_PROGRAM)
     set(MAMBIFY_PCH_OPTIONS -fpch-preprocess)
   elseif(CMAKE_CXX_COMPILER_ID STREQUAL "Clang")
     set(MAMBIFY_PCH_OPTIONS -Xclang -fno-pch-timestamp)
+  endif()
+endif()
+
+if(MAMBIFY_CUDA)
+  set(CMAKE_CUDA_ARCHITECTURES 80 90 CACHE STRING "Compute capabilities of the CUDA kernels")
+  enable_language(CUDA)
+  find_package(CUDAToolkit REQUIRED)
+  if(NOT DEFINED CMAKE_CUDA20_STANDARD_COMPILE_OPTION)  # CMake 3.25 knows no nvcc that has it
+    set(CMAKE_CUDA20_STANDARD_COMPILE_OPTION -std=c++20)
+    set(CMAKE_CUDA20_EXTENSION_COMPILE_OPTION -std=c++20)
+  endif()
+  # Functions that are constexpr, such as a random number generator, are the device's, too.
+  add_compile_options($<$<COMPILE_LANGUAGE:CUDA>:--expt-relaxed-constexpr>
+                      "$<$<COMPILE_LANGUAGE:CUDA>:SHELL:-Werror all-warnings>")
+  if(CCACHE_PROGRAM)
+    set(CMAKE_CUDA_COMPILER_LAUNCHER ${CCACHE_PROGRAM})
   endif()
 endif()

@@ -20,6 +20,8 @@ inline constexpr Tolerance kTolerances[] = {
     {"cpu", "fp32", 5e-6, 2e-5},
     // Inputs and outputs are rounded to 8 bits, what happens between is fp32.
     {"cpu", "bf16", 8e-3, 2e-2},
+    {"cuda", "fp32", 1e-5, 2e-5},
+    {"cuda", "bf16", 8e-3, 2e-2},
 };
 
 inline Tolerance tolerance(std::string_view device, std::string_view dtype) {

@@ -1,0 +1,548 @@
+// Every multiprocessor has one block, which streams the weights of its outputs through shared
+// memory, several kilobytes ahead: the first of them before the kernel that computes x has ended.
+// Some warps share a tile of outputs: each takes every so many-th chunk of the inputs, and their
+// sums are added in the order of the warps. How many is a function of the number of inputs, so that
+// every sum has one order, whatever the number of rows.
+#include <algorithm>
+
+#include "kernels/cuda/vector.cuh"
+#include "kernels/pass_linear/params.h"
+
+namespace mambify::kernels {
+namespace {
+
+constexpr int kThreads = kNormThreads, kWarps = kThreads / 32;
+constexpr int64_t kMostStagedRows = 8, kMostStagedBytes = 96 << 10;
+
+// Elements between rows of x in shared memory: they lie in different banks.
+template <typename T>
+__host__ __device__ constexpr int64_t staged_stride(int64_t inputs) {
+  return padded(inputs) + (sizeof(T) == 2 ? 32 : 0);
+}
+
+__device__ void multiply_tensor(float (&sum)[4], uint32_t a0, uint32_t a1, uint32_t a2, uint32_t a3,
+                                uint32_t b0, uint32_t b1) {
+  asm volatile(
+      "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, "
+      "{%8, %9}, {%0, %1, %2, %3};"
+      : "+f"(sum[0]), "+f"(sum[1]), "+f"(sum[2]), "+f"(sum[3])
+      : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
+}
+
+template <typename T>
+__device__ const T* row_of_x(const PassLinearParams<T>& p, int row) {
+  return p.x + (p.gather ? p.tokens[row].place : row) * p.x_stride;
+}
+
+// Sums of squares of each row's parts, [warps][rows].
+using Squares = float[kNormWarps][kMostStagedRows];
+
+// The first vectors of a norm's weight that a thread needs: constants, read early.
+constexpr int kNormVectors = 2;
+template <typename T>
+__device__ void load_norm(const PassLinearParams<T>& p, uint4 (&weight)[kNormVectors]) {
+  if (p.norm == nullptr) return;
+#pragma unroll
+  for (int i = 0; i < kNormVectors; ++i) {
+    const int k = (static_cast<int>(threadIdx.x) + i * kThreads) * Vector<T>::kSize;
+    weight[i] = load_vector(p.norm, k, static_cast<int>(p.inputs));
+  }
+}
+
+// The convolution of a row of x, to shared memory; by all threads.
+template <typename T>
+__device__ void stage_convolved(const PassLinearParams<T>& p, int row, T* staged) {
+  constexpr int kSize = Vector<T>::kSize, kTaps = 4;
+  const PassToken token = p.tokens[row];
+  const int slots = static_cast<int>(p.ring_slots);
+  const int ring = token.place - token.position % slots;
+  for (int k = threadIdx.x * kSize; k < p.inputs; k += kThreads * kSize) {
+    Vector<T> x[kTaps], filter[kTaps];  // a tap's inputs; and of kSize / 4 channels, all taps
+#pragma unroll
+    for (int tap = 0; tap < kTaps; ++tap) {
+      const int position = token.position - (kTaps - 1) + tap;
+      const T* from = p.x + static_cast<int64_t>(ring + max(position, 0) % slots) * p.x_stride + k;
+      x[tap] = unpack<T>(position >= 0 ? *reinterpret_cast<const uint4*>(from) : uint4{});
+      filter[tap] =
+          unpack<T>(*reinterpret_cast<const uint4*>(p.conv_weight + k * kTaps + tap * kSize));
+    }
+    Vector<T> y = unpack<T>(*reinterpret_cast<const uint4*>(p.conv_bias + k));
+#pragma unroll
+    for (int i = 0; i < kSize; ++i) {
+#pragma unroll
+      for (int tap = 0; tap < kTaps; ++tap) {
+        const int weight = i * kTaps + tap;
+        y.values[i] = multiply_add(filter[weight / kSize].values[weight % kSize], x[tap].values[i],
+                                   y.values[i]);
+      }
+      y.values[i] = silu(y.values[i]);
+    }
+    *reinterpret_cast<uint4*>(staged + k) = pack<T>(y);
+  }
+}
+
+// The rows of x, times the norm's weight if there is one, to shared memory; by all threads.
+template <typename T>
+__device__ void stage(const PassLinearParams<T>& p, const uint4 (&norm_weight)[kNormVectors],
+                      T* staged, Squares& squares) {
+  constexpr int kSize = Vector<T>::kSize, kRows = kMostStagedRows;
+  const int rows = static_cast<int>(p.rows), inputs = static_cast<int>(p.inputs);
+  const int width = static_cast<int>(padded(p.inputs));
+  const int stride = static_cast<int>(staged_stride<T>(p.inputs));
+  if (p.conv_weight != nullptr) {
+    for (int row = 0; row < rows; ++row) stage_convolved(p, row, staged + row * stride);
+    __syncthreads();
+    return;
+  }
+  const T* from[kRows];
+#pragma unroll
+  for (int row = 0; row < kRows; ++row) from[row] = row_of_x(p, row < rows ? row : 0);
+  float sums[kRows] = {};
+  for (int i = 0; i * kThreads * kSize < width; ++i) {
+    const int k = (static_cast<int>(threadIdx.x) + i * kThreads) * kSize;
+    if (k >= width) break;
+    uint4 x[kRows];
+    if (k + kSize <= inputs) {
+#pragma unroll
+      for (int row = 0; row < kRows; ++row) {
+        if (row < rows) x[row] = *reinterpret_cast<const uint4*>(from[row] + k);
+      }
+    } else {
+#pragma unroll
+      for (int row = 0; row < kRows; ++row) {
+        if (row < rows) x[row] = load_vector(from[row], k, inputs);
+      }
+    }
+    uint4 weight{};
+    if (p.norm != nullptr) {
+      weight = i == 0 ? norm_weight[0] : i == 1 ? norm_weight[1] : load_vector(p.norm, k, inputs);
+    }
+#pragma unroll
+    for (int row = 0; row < kRows; ++row) {
+      if (row >= rows) continue;
+      if (p.norm != nullptr) {
+        sums[row] = add_squares<T>(x[row], sums[row]);
+        x[row] = weighted<T>(x[row], weight);
+      }
+      *reinterpret_cast<uint4*>(staged + row * stride + k) = x[row];
+    }
+  }
+  if (p.norm != nullptr) {
+#pragma unroll
+    for (int row = 0; row < kRows; ++row) {
+      if (row >= rows) continue;
+      const float sum = warp_sum(sums[row]);
+      if (threadIdx.x % 32 == 0) squares[threadIdx.x / 32][row] = sum;
+    }
+  }
+  __syncthreads();
+}
+
+// What the sums of a row are multiplied by.
+template <typename T>
+__device__ float scale_of(const PassLinearParams<T>& p, const Squares& squares, int row) {
+  if (p.scales != nullptr) return p.scales[row];
+  if (p.norm == nullptr) return 1;
+  return inverse_rms(total_of_warps(&squares[0][row], kMostStagedRows), static_cast<int>(p.inputs),
+                     p.norm_eps);
+}
+
+// What is added to an output: 0 where there is none. Asked for early, because it comes from memory.
+template <typename T>
+__device__ float residual_of(const PassLinearParams<T>& p, int row, int64_t output) {
+  if (p.residual == nullptr || row >= p.rows || output >= p.outputs) return 0;
+  return as_float(p.residual[row * p.outputs + output]);
+}
+
+// What follows a sum on its way to memory. up: the sum of the other matrix when gated; place: of
+// the row in y.
+template <typename T>
+__device__ void finish(const PassLinearParams<T>& p, int64_t place, int64_t output, float scale,
+                       float sum, float up, float residual) {
+  float y = round_to<T>(__fmul_rn(sum, scale));
+  if (p.gated) {
+    y = __fmul_rn(silu(y), round_to<T>(__fmul_rn(up, scale)));
+  } else {
+    if (p.bias != nullptr) y = round_to<T>(__fadd_rn(y, as_float(p.bias[output])));
+    if (p.residual != nullptr) y = __fadd_rn(residual, y);
+  }
+  p.y[place * p.y_stride + output] = rounded<T>(y);
+}
+
+// Warps [first, first + count) of a block wait for one another.
+__device__ void wait_for_warps(int group, int count) {
+  if (count == 1) {
+    __syncwarp();
+  } else {
+    asm volatile("bar.sync %0, %1;" ::"r"(group + 1), "r"(count * 32) : "memory");
+  }
+}
+
+// Tensor cores. A tile is 16 rows of the weight: 16 outputs, or the gate's and the up matrix' rows
+// of 8. A thread reads 16 neighbouring bytes of two rows of a tile; that these are not the inputs
+// that the instruction calls its own does not matter, since it takes the same ones of x.
+//
+// kTiles: that a warp computes at once; kRowTiles: 8 rows of x each. kStaged: x lies in shared
+// memory whole; or it comes in chunks as the weights do.
+template <int kTiles, int kRowTiles, bool kStaged>
+struct Streams {
+  // Vectors of 32 inputs of the four threads of a row, in a chunk; and the chunk's inputs.
+  static constexpr int kParts = 2, kChunk = kParts * 32;
+  static constexpr int kWeightVectors = 4 * kTiles;  // of a thread, 16 bytes each
+  static constexpr int kXVectors = kStaged ? 0 : kParts * kRowTiles;
+  static constexpr int kStep = 32 * (kWeightVectors + kXVectors);  // from a stage to the next
+  // Chunks on their way to a warp. A block of few rows leaves room for the next kernel's.
+  static constexpr int kMostBytes = kRowTiles == 1 ? 84 << 10 : 192 << 10;
+  static constexpr int kFitting = kMostBytes / (kWarps * kStep * 16);
+  static constexpr int kStages = kFitting < 2 ? 2 : kFitting > 6 ? 6 : kFitting;
+  static constexpr int kBytes = kWarps * kStages * kStep * 16;
+  // Sums of a tile: [2 buffers][warps][16][columns], so that warps wait once for one another.
+  static constexpr int kColumns = kRowTiles * 8 + 1, kPartial = 16 * kColumns;
+  static constexpr int kPartialBytes = 2 * kWarps * kPartial * 4;
+};
+
+template <int kTiles, int kRowTiles, bool kStaged>
+__global__ void __launch_bounds__(kThreads, 1)
+    linear_bf16(PassLinearParams<Bf16> p, int split, int units) {
+  using Sizes = Streams<kTiles, kRowTiles, kStaged>;
+  constexpr int kStages = Sizes::kStages, kParts = Sizes::kParts, kChunk = Sizes::kChunk;
+  extern __shared__ uint4 shared[];
+  __shared__ Squares squares;
+  __shared__ int places[kRowTiles * 8];  // of rows in y
+  start_successor();
+  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+  const int row_in_tile = lane / 4, part = lane % 4;
+  const int group = warp / split, member = warp % split, groups = kWarps / split;
+  const int inputs = static_cast<int>(p.inputs), width = static_cast<int>(padded(p.inputs));
+  const int chunks = (width + kChunk - 1) / kChunk;
+  const int mine = chunks > member ? (chunks - member + split - 1) / split : 0;
+  // Units of kTiles tiles.
+  const int first_unit = blockIdx.x + group * gridDim.x, unit_step = gridDim.x * groups;
+  const int first_row = blockIdx.y * kRowTiles * 8, rows = static_cast<int>(p.rows);
+  uint4* stages = shared + warp * kStages * Sizes::kStep + lane;  // vector v of a stage is at 32 v
+
+  const int outputs = p.gated ? 8 : 16;  // of a tile
+  const auto weight_row = [&](int unit, int tile, int half) {
+    int64_t row = static_cast<int64_t>(unit * kTiles + tile) * outputs + row_in_tile +
+                  (p.gated ? 0 : half * 8);
+    row = (row < p.outputs ? row : p.outputs - 1) + (p.gated && half == 1 ? p.outputs : 0);
+    return p.weight + row * width;
+  };
+  const auto input_of = [&](int chunk) { return (member + chunk * split) * kChunk + part * 8; };
+  const auto request_weights = [&](int slot, int unit, int chunk) {
+    const int k = input_of(chunk);
+    uint4* to = stages + slot * Sizes::kStep;
+#pragma unroll
+    for (int tile = 0; tile < kTiles; ++tile) {
+#pragma unroll
+      for (int half = 0; half < 2; ++half) {
+        const Bf16* from = weight_row(unit, tile, half) + k;
+        uint4* target = to + (tile * 4 + half * kParts) * 32;
+#pragma unroll
+        for (int v = 0; v < kParts; ++v) {
+          if (k + v * 32 < width) copy_async(target + v * 32, from + v * 32);
+        }
+      }
+    }
+  };
+  const Bf16* x[kRowTiles];
+  const auto request_x = [&](int slot, int chunk) {
+    if constexpr (!kStaged) {
+      uint4* to = stages + slot * Sizes::kStep + Sizes::kWeightVectors * 32;
+#pragma unroll
+      for (int n = 0; n < kRowTiles; ++n) {
+        if (x[n] == nullptr) continue;
+#pragma unroll
+        for (int v = 0; v < kParts; ++v) {
+          const int k = input_of(chunk) + v * 32;
+          if (k < width)
+            copy_async(to + (n * kParts + v) * 32, x[n] + k, min(16, (inputs - k) * 2));
+        }
+      }
+    }
+  };
+  // Where the stream is: what is to be asked for next.
+  struct Place {
+    int unit, chunk;
+  };
+  const auto advance = [&](Place& place) {
+    if (++place.chunk < mine) return;
+    place = {place.unit + unit_step, 0};
+  };
+  const auto is_inside = [&](const Place& place) { return place.unit < units && mine > 0; };
+
+  Place next{first_unit, 0};
+#pragma unroll
+  for (int slot = 0; slot < kStages; ++slot) {
+    if (is_inside(next)) request_weights(slot, next.unit, next.chunk);
+    advance(next);
+  }
+  uint4 norm_weight[kNormVectors];
+  if constexpr (kStaged) load_norm(p, norm_weight);
+#pragma unroll
+  for (int n = 0; n < kRowTiles; ++n) {
+    const int row = first_row + n * 8 + row_in_tile;
+    x[n] = row < rows ? row_of_x(p, row) : nullptr;
+  }
+  for (int i = threadIdx.x; i < kRowTiles * 8; i += kThreads) {
+    const int row = first_row + i;
+    places[i] = p.scatter && row < rows ? p.tokens[row].place : row;
+  }
+  wait_for_predecessor();
+  Bf16* staged = reinterpret_cast<Bf16*>(shared + (Sizes::kBytes + Sizes::kPartialBytes) / 16);
+  if constexpr (kStaged) {
+    stage(p, norm_weight, staged, squares);
+    x[0] = row_in_tile < rows ? staged + row_in_tile * staged_stride<Bf16>(p.inputs) : nullptr;
+  } else {
+    __syncthreads();
+  }
+  Place asked{first_unit, 0};
+#pragma unroll
+  for (int slot = 0; slot < kStages; ++slot) {
+    if (is_inside(asked)) request_x(slot, asked.chunk);
+    advance(asked);
+    end_copy_group();
+  }
+
+  int slot = 0, buffer = 0, finisher = member;
+  for (int unit = first_unit; unit < units; unit += unit_step) {
+    float sums[kTiles][kRowTiles][4] = {};
+    // Each tile is finished by other warps, because those wait for memory; this thread begins with
+    // this output and row of its first tile.
+    const int first_output = unit * kTiles * outputs;
+    const int begin = (finisher == 0 ? split - 1 : finisher - 1) * 32 + lane;
+    const float residual =
+        residual_of(p, first_row + begin / outputs, first_output + begin % outputs);
+    for (int c = 0; c < mine; ++c) {
+      await_copies<kStages - 1>();
+      const uint4* from = stages + slot * Sizes::kStep;
+      const uint4 none = make_uint4(0, 0, 0, 0);
+#pragma unroll
+      for (int v = 0; v < kParts; ++v) {
+        const int k = input_of(c) + v * 32;
+        uint4 top[kTiles], bottom[kTiles];
+#pragma unroll
+        for (int tile = 0; tile < kTiles; ++tile) {
+          top[tile] = k < width ? from[(tile * 4 + v) * 32] : none;
+          bottom[tile] = k < width ? from[(tile * 4 + kParts + v) * 32] : none;
+        }
+#pragma unroll
+        for (int n = 0; n < kRowTiles; ++n) {
+          uint4 b = none;
+          if (x[n] != nullptr && k < width) {
+            b = kStaged ? *reinterpret_cast<const uint4*>(x[n] + k)
+                        : from[(Sizes::kWeightVectors + n * kParts + v) * 32];
+          }
+#pragma unroll
+          for (int tile = 0; tile < kTiles; ++tile) {
+            const uint4 s = top[tile], t = bottom[tile];
+            multiply_tensor(sums[tile][n], s.x, t.x, s.y, t.y, b.x, b.y);
+            multiply_tensor(sums[tile][n], s.z, t.z, s.w, t.w, b.z, b.w);
+          }
+        }
+      }
+      if (is_inside(next)) {
+        request_weights(slot, next.unit, next.chunk);
+        request_x(slot, next.chunk);
+      }
+      advance(next);
+      end_copy_group();
+      slot = slot + 1 == kStages ? 0 : slot + 1;
+    }
+
+#pragma unroll
+    for (int tile = 0; tile < kTiles; ++tile, buffer ^= 1) {
+      float* partial = reinterpret_cast<float*>(shared + Sizes::kBytes / 16) +
+                       (buffer * kWarps + group * split) * Sizes::kPartial;
+      float* out = partial + member * Sizes::kPartial + row_in_tile * Sizes::kColumns + part * 2;
+#pragma unroll
+      for (int n = 0; n < kRowTiles; ++n) {
+        out[n * 8] = sums[tile][n][0];
+        out[n * 8 + 1] = sums[tile][n][1];
+        out[n * 8 + 8 * Sizes::kColumns] = sums[tile][n][2];
+        out[n * 8 + 8 * Sizes::kColumns + 1] = sums[tile][n][3];
+      }
+      wait_for_warps(group, split);
+      const int columns = min(rows - first_row, kRowTiles * 8);
+      finisher = finisher == 0 ? split - 1 : finisher - 1;
+      for (int i = finisher * 32 + lane; i < outputs * columns; i += split * 32) {
+        const int output = i % outputs, column = i / outputs;
+        const int64_t at = first_output + tile * outputs + output;
+        if (at >= p.outputs) continue;
+        float sum = 0, up = 0;
+        for (int m = 0; m < split; ++m) {
+          const float* in = partial + m * Sizes::kPartial + output * Sizes::kColumns + column;
+          sum = __fadd_rn(sum, in[0]);
+          if (p.gated) up = __fadd_rn(up, in[8 * Sizes::kColumns]);
+        }
+        const int row = first_row + column;
+        const bool is_early = tile == 0 && i == begin;
+        finish(p, places[column], at, scale_of(p, squares, row), sum, up,
+               is_early ? residual : residual_of(p, row, at));
+      }
+    }
+  }
+}
+
+// Plain multiply-adds: a warp computes four outputs, its threads share the inputs.
+template <int kRows, bool kStaged>
+__global__ void __launch_bounds__(kThreads) linear_fp32(PassLinearParams<float> p) {
+  constexpr int kOutputs = 4;
+  extern __shared__ uint4 shared[];
+  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+  const int inputs = static_cast<int>(p.inputs), width = static_cast<int>(padded(p.inputs));
+  const int per_warp = p.gated ? kOutputs / 2 : kOutputs;
+  const int64_t first_output = (static_cast<int64_t>(blockIdx.x) * kWarps + warp) * per_warp;
+  const int first_row = blockIdx.y * kRows, rows = static_cast<int>(p.rows);
+  const int stride = static_cast<int>(staged_stride<float>(p.inputs));
+  const float* weight[kOutputs];
+#pragma unroll
+  for (int m = 0; m < kOutputs; ++m) {
+    const int64_t output = first_output + m % per_warp;
+    const int64_t row =
+        (output < p.outputs ? output : p.outputs - 1) + (m >= per_warp ? p.outputs : 0);
+    weight[m] = p.weight + row * width;
+  }
+  uint4 norm_weight[kNormVectors];
+  __shared__ Squares squares;
+  if constexpr (kStaged) load_norm(p, norm_weight);
+  start_successor();
+  wait_for_predecessor();
+  float* staged = reinterpret_cast<float*>(shared);
+  if constexpr (kStaged) stage(p, norm_weight, staged, squares);
+  float sums[kOutputs][kRows] = {};
+  for (int k = lane * 4; k < width; k += 128) {
+    uint4 w[kOutputs];
+#pragma unroll
+    for (int m = 0; m < kOutputs; ++m) w[m] = load_streamed(weight[m] + k);
+#pragma unroll
+    for (int r = 0; r < kRows; ++r) {
+      const int row = first_row + r;
+      if (row >= rows) continue;
+      const Vector<float> x =
+          unpack<float>(kStaged ? *reinterpret_cast<const uint4*>(staged + row * stride + k)
+                                : load_vector(row_of_x(p, row), k, inputs));
+#pragma unroll
+      for (int m = 0; m < kOutputs; ++m) {
+        const Vector<float> v = unpack<float>(w[m]);
+#pragma unroll
+        for (int i = 0; i < 4; ++i) sums[m][r] = multiply_add(v.values[i], x.values[i], sums[m][r]);
+      }
+    }
+  }
+#pragma unroll
+  for (int r = 0; r < kRows; ++r) {
+#pragma unroll
+    for (int m = 0; m < kOutputs; ++m) sums[m][r] = warp_sum(sums[m][r]);
+  }
+  if (lane != 0) return;
+#pragma unroll
+  for (int r = 0; r < kRows; ++r) {
+    if (first_row + r >= rows) continue;
+#pragma unroll
+    for (int m = 0; m < kOutputs; ++m) {
+      if (m >= per_warp || first_output + m >= p.outputs) continue;
+      const int row = first_row + r;
+      finish(p, p.scatter ? p.tokens[row].place : row, first_output + m, scale_of(p, squares, row),
+             sums[m][r], p.gated ? sums[(m + kOutputs / 2) % kOutputs][r] : 0.0f,
+             residual_of(p, row, first_output + m));
+    }
+  }
+}
+
+int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+int64_t multiprocessors() {
+  static const int64_t count = [] {
+    int device = 0, value = 0;
+    check_cuda(cudaGetDevice(&device));
+    check_cuda(cudaDeviceGetAttribute(&value, cudaDevAttrMultiProcessorCount, device));
+    return value;
+  }();
+  return count;
+}
+
+template <typename Kernel, typename... Arguments>
+void start(Kernel kernel, dim3 grid, int64_t bytes, CudaStream stream, Arguments... arguments) {
+  if (bytes > 48 << 10) {
+    check_cuda(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                    static_cast<int>(bytes)));
+  }
+  launch(kernel, grid, dim3(kThreads), static_cast<size_t>(bytes), stream, arguments...);
+}
+
+template <int kTiles, int kRowTiles, bool kStaged>
+void start_bf16(const PassLinearParams<Bf16>& p, int64_t staged_bytes, CudaStream stream) {
+  using Sizes = Streams<kTiles, kRowTiles, kStaged>;
+  // A function of the number of inputs alone: see the head of this file.
+  const int split = p.inputs >= 768 ? 8 : p.inputs >= 384 ? 4 : p.inputs >= 256 ? 2 : 1;
+  const auto units = static_cast<int>(divide_up(p.outputs, (p.gated ? 8 : 16) * kTiles));
+  const dim3 grid(static_cast<unsigned>(std::min<int64_t>(units, multiprocessors())),
+                  static_cast<unsigned>(divide_up(p.rows, kRowTiles * 8)));
+  start(linear_bf16<kTiles, kRowTiles, kStaged>, grid,
+        Sizes::kBytes + Sizes::kPartialBytes + staged_bytes, stream, p, split, units);
+}
+
+template <int kRows>
+void start_fp32(const PassLinearParams<float>& p, int64_t staged_bytes, CudaStream stream) {
+  const dim3 grid(static_cast<unsigned>(divide_up(p.outputs, kWarps * (p.gated ? 2 : 4))),
+                  static_cast<unsigned>(divide_up(p.rows, kRows)));
+  if (staged_bytes > 0) {
+    start(linear_fp32<kRows, true>, grid, staged_bytes, stream, p);
+  } else {
+    start(linear_fp32<kRows, false>, grid, 0, stream, p);
+  }
+}
+
+template <typename T>
+void check(const PassLinearParams<T>& p) {
+  const auto aligned = [](const T* data, int64_t stride) {
+    return reinterpret_cast<uintptr_t>(data) % 16 == 0 && stride * sizeof(T) % 16 == 0;
+  };
+  require(p.rows >= 1 && p.inputs >= 1 && p.outputs >= 1, "pass_linear: an empty product");
+  require(aligned(p.weight, padded(p.inputs)) && aligned(p.x, p.x_stride),
+          "pass_linear: rows are not aligned to 16 bytes");
+}
+
+// Of x in shared memory; 0 when the rows are too many for it.
+template <typename T>
+int64_t staged_bytes_of(int64_t rows, int64_t inputs) {
+  const int64_t bytes = rows * staged_stride<T>(inputs) * static_cast<int64_t>(sizeof(T));
+  return rows <= kMostStagedRows && bytes <= kMostStagedBytes ? bytes : 0;
+}
+
+}  // namespace
+
+template <typename T>
+bool pass_linear_takes_norm(int64_t rows, int64_t inputs) {
+  return staged_bytes_of<T>(rows, inputs) > 0;
+}
+template bool pass_linear_takes_norm<float>(int64_t, int64_t);
+template bool pass_linear_takes_norm<Bf16>(int64_t, int64_t);
+
+template <>
+void pass_linear_cuda(const PassLinearParams<Bf16>& p, CudaStream stream) {
+  check(p);
+  const int64_t staged = staged_bytes_of<Bf16>(p.rows, p.inputs);
+  require((p.norm == nullptr && p.conv_weight == nullptr) || staged > 0,
+          "pass_linear: too many rows or inputs for a norm or a convolution");
+  if (staged > 0) return start_bf16<1, 1, true>(p, staged, stream);
+  if (p.rows <= 8) return start_bf16<1, 1, false>(p, 0, stream);
+  if (p.rows <= 16) return start_bf16<2, 2, false>(p, 0, stream);
+  if (p.rows <= 32) return start_bf16<2, 4, false>(p, 0, stream);
+  start_bf16<1, 8, false>(p, 0, stream);
+}
+
+template <>
+void pass_linear_cuda(const PassLinearParams<float>& p, CudaStream stream) {
+  check(p);
+  const int64_t staged = staged_bytes_of<float>(p.rows, p.inputs);
+  require((p.norm == nullptr && p.conv_weight == nullptr) || staged > 0,
+          "pass_linear: too many rows or inputs for a norm or a convolution");
+  if (p.rows == 1) return start_fp32<1>(p, staged, stream);
+  if (p.rows == 2) return start_fp32<2>(p, staged, stream);
+  if (p.rows <= 4) return start_fp32<4>(p, staged, stream);
+  start_fp32<8>(p, staged, stream);
+}
+
+}  // namespace mambify::kernels

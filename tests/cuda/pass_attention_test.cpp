@@ -1,0 +1,414 @@
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <bit>
+#include <cmath>
+#include <cstring>
+#include <limits>
+#include <random>
+#include <string>
+#include <type_traits>
+#include <vector>
+
+#include "../numerics.h"
+#include "../tolerances.h"
+#include "core/error.h"
+#include "kernels/cuda/runtime.h"
+#include "kernels/pass_attention/params.h"
+
+namespace mambify::kernels {
+namespace {
+
+using testing::max_relative_error;
+using testing::random_values;
+using testing::tolerance;
+
+template <typename T>
+T stored(float x) {
+  if constexpr (std::is_same_v<T, float>) {
+    return x;
+  } else {
+    const auto bits = std::bit_cast<uint32_t>(x);
+    return {static_cast<uint16_t>((bits + 0x7fff + (bits >> 16 & 1)) >> 16)};
+  }
+}
+
+template <typename T>
+std::vector<T> stored(const std::vector<float>& values) {
+  std::vector<T> result(values.size());
+  std::transform(values.begin(), values.end(), result.begin(),
+                 [](float x) { return stored<T>(x); });
+  return result;
+}
+
+template <typename T>
+std::vector<float> as_floats(const std::vector<T>& values) {
+  std::vector<float> result(values.size());
+  std::transform(values.begin(), values.end(), result.begin(), [](T x) { return to_float(x); });
+  return result;
+}
+
+template <typename T>
+constexpr const char* dtype_name() {
+  return std::is_same_v<T, float> ? "fp32" : "bf16";
+}
+
+template <typename T>
+bool same_bits(const std::vector<T>& a, const std::vector<T>& b) {
+  return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * sizeof(T)) == 0;
+}
+
+template <typename T>
+DeviceMemory on_device(const std::vector<T>& values) {
+  const auto bytes = static_cast<int64_t>(values.size() * sizeof(T));
+  DeviceMemory memory(bytes);
+  memory.write(values.data(), bytes);
+  return memory;
+}
+
+template <typename T>
+std::vector<T> on_host(const DeviceMemory& memory) {
+  std::vector<T> values(memory.bytes() / sizeof(T));
+  memory.read(values.data(), memory.bytes());
+  return values;
+}
+
+struct Shape {
+  int64_t heads, kv_heads, head_dim;
+
+  int64_t qkv_width() const { return (heads + 2 * kv_heads) * head_dim; }
+  int64_t y_width() const { return heads * head_dim; }
+};
+
+const Shape kShapes[] = {{9, 3, 64}, {32, 8, 128}, {4, 2, 16}, {6, 1, 96}};
+
+// Angles of every position that a test reads.
+struct Angles {
+  explicit Angles(int64_t head_dim) {
+    for (int64_t position = 0; position < 4352; ++position) {
+      for (int64_t i = 0; i < head_dim / 2; ++i) {
+        const double angle = position * std::pow(10000.0, -2.0 * i / head_dim);
+        cos.push_back(static_cast<float>(std::cos(angle)));
+        sin.push_back(static_cast<float>(std::sin(angle)));
+      }
+    }
+  }
+  std::vector<float> cos, sin;
+};
+
+// Keys and values of all rows, on the host. NaN where no token has been.
+template <typename T>
+struct Caches {
+  std::vector<T> keys, values;
+};
+
+template <typename T>
+Caches<T> empty_caches(const Shape& shape, int64_t rows, int64_t capacity) {
+  const std::vector<T> nothing(rows * shape.kv_heads * capacity * shape.head_dim,
+                               stored<T>(std::numeric_limits<float>::quiet_NaN()));
+  return {nothing, nothing};
+}
+
+// Random keys and values of a row's first `positions`.
+template <typename T>
+void fill(Caches<T>& caches, const Shape& shape, int64_t row, int64_t capacity, int64_t positions,
+          uint64_t seed) {
+  const int64_t count = positions * shape.head_dim;
+  for (int64_t g = 0; g < shape.kv_heads; ++g) {
+    const int64_t offset = (row * shape.kv_heads + g) * capacity * shape.head_dim;
+    const auto keys = stored<T>(random_values<float>(count, 2 * (seed * 64 + g)));
+    const auto values = stored<T>(random_values<float>(count, 2 * (seed * 64 + g) + 1));
+    std::copy(keys.begin(), keys.end(), caches.keys.begin() + offset);
+    std::copy(values.begin(), values.end(), caches.values.begin() + offset);
+  }
+}
+
+int64_t splits_of(const std::vector<PassSequence>& sequences) {
+  int64_t splits = 1;
+  for (const PassSequence& s : sequences) {
+    const int64_t length = s.base + s.pending + s.tokens;
+    splits = std::max(splits, (length + kAttentionSplit - 1) / kAttentionSplit);
+  }
+  return splits;
+}
+
+template <typename T>
+PassAttentionParams<T> params_of(const Shape& shape, const std::vector<PassSequence>& sequences,
+                                 int64_t capacity) {
+  PassAttentionParams<T> p;
+  p.n_sequences = static_cast<int64_t>(sequences.size());
+  for (const PassSequence& s : sequences) p.max_tokens = std::max<int64_t>(p.max_tokens, s.tokens);
+  p.max_tokens = std::max<int64_t>(p.max_tokens, 1);
+  p.splits = splits_of(sequences);
+  p.heads = shape.heads;
+  p.kv_heads = shape.kv_heads;
+  p.head_dim = shape.head_dim;
+  p.scale = 1 / std::sqrt(static_cast<float>(shape.head_dim));
+  p.capacity = capacity;
+  return p;
+}
+
+// A model's layer on the device: caches, angles and scratch stay there from pass to pass.
+template <typename T>
+class Layer {
+ public:
+  Layer(const Shape& shape, const Caches<T>& caches, int64_t capacity)
+      : shape_(shape),
+        capacity_(capacity),
+        keys_(on_device(caches.keys)),
+        values_(on_device(caches.values)) {
+    const Angles angles(shape.head_dim);
+    cos_ = on_device(angles.cos);
+    sin_ = on_device(angles.sin);
+  }
+
+  // qkv: [tokens, qkv_width]; returns y: [tokens, y_width]. splits: of the pass, when not 0.
+  std::vector<T> pass(const std::vector<PassSequence>& sequences, const std::vector<T>& qkv,
+                      int64_t splits = 0, bool prefetch = false) {
+    PassAttentionParams<T> p = params_of<T>(shape_, sequences, capacity_);
+    if (splits != 0) p.splits = splits;
+    const auto tokens = static_cast<int64_t>(qkv.size()) / shape_.qkv_width();
+    const DeviceMemory on_device_sequences = on_device(sequences), on_device_qkv = on_device(qkv);
+    const int64_t scratch_bytes =
+        pass_attention_scratch_bytes(tokens, p.heads, p.head_dim, p.splits);
+    // Bytes of which every fp32 and bf16 number is a NaN.
+    const DeviceMemory scratch = on_device(std::vector<uint8_t>(scratch_bytes, 0xff));
+    const DeviceMemory counters(4 * pass_attention_counters(p.n_sequences, p.kv_heads, p.splits));
+    const DeviceMemory y = on_device(
+        std::vector<uint8_t>(tokens * shape_.y_width() * static_cast<int64_t>(sizeof(T)), 0xff));
+    p.sequences = on_device_sequences.as<PassSequence>();
+    p.qkv = on_device_qkv.as<T>();
+    p.cos = cos_.as<float>();
+    p.sin = sin_.as<float>();
+    p.keys = keys_.as<T>();
+    p.values = values_.as<T>();
+    p.parts = scratch.as<float>();
+    p.counters = counters.as<int32_t>();
+    p.y = y.as<T>();
+    Prefetch next;
+    if (prefetch) next = {cos_.as<void>(), cos_.bytes()};
+    const CudaStream stream = create_cuda_stream();
+    pass_attention_cuda(p, next, stream);
+    synchronise(stream);
+    destroy_cuda_stream(stream);
+    const std::vector<int32_t> left = on_host<int32_t>(counters);
+    EXPECT_TRUE(std::all_of(left.begin(), left.end(), [](int32_t n) { return n == 0; }));
+    return on_host<T>(y);
+  }
+
+  Caches<T> caches() const { return {on_host<T>(keys_), on_host<T>(values_)}; }
+
+ private:
+  Shape shape_;
+  int64_t capacity_;
+  DeviceMemory keys_, values_, cos_, sin_;
+};
+
+template <typename T>
+std::vector<T> random_qkv(const Shape& shape, int64_t tokens, uint64_t seed) {
+  return stored<T>(random_values<float>(tokens * shape.qkv_width(), seed));
+}
+
+template <typename T>
+class PassAttentionCuda : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    if (cuda_device_count() == 0) GTEST_SKIP() << "no CUDA device";
+    use_cuda_device(0);
+  }
+};
+
+using Types = ::testing::Types<float, Bf16>;
+TYPED_TEST_SUITE(PassAttentionCuda, Types);
+
+// One pass and its definition: outputs within tolerance, caches of the same bits.
+template <typename T>
+void expect_reference(const Shape& shape, const std::vector<PassSequence>& sequences, int64_t rows,
+                      int64_t capacity) {
+  SCOPED_TRACE("heads " + std::to_string(shape.heads) + "/" + std::to_string(shape.kv_heads) +
+               " x " + std::to_string(shape.head_dim));
+  Caches<T> caches = empty_caches<T>(shape, rows, capacity);
+  int64_t tokens = 0;
+  for (const PassSequence& s : sequences) {
+    fill(caches, shape, s.row, capacity, s.base + s.pending, s.row + 1);
+    tokens = std::max<int64_t>(tokens, s.first + s.tokens);
+  }
+  const std::vector<T> qkv = random_qkv<T>(shape, tokens, 7);
+  Layer<T> layer(shape, caches, capacity);
+  const std::vector<T> actual = layer.pass(sequences, qkv);
+
+  const Angles angles(shape.head_dim);
+  std::vector<T> expected(tokens * shape.y_width());
+  PassAttentionParams<T> p = params_of<T>(shape, sequences, capacity);
+  p.sequences = sequences.data();
+  p.qkv = qkv.data();
+  p.cos = angles.cos.data();
+  p.sin = angles.sin.data();
+  p.keys = caches.keys.data();
+  p.values = caches.values.data();
+  p.y = expected.data();
+  pass_attention_reference(p);
+  EXPECT_LE(max_relative_error(as_floats(actual), as_floats(expected)),
+            tolerance("cuda", dtype_name<T>()).output);
+  const Caches<T> after = layer.caches();
+  EXPECT_TRUE(same_bits(after.keys, caches.keys));
+  EXPECT_TRUE(same_bits(after.values, caches.values));
+}
+
+TYPED_TEST(PassAttentionCuda, MatchesTheReferenceAtEveryLength) {
+  for (const Shape& shape : kShapes) {
+    int32_t tokens = 1;
+    for (const int32_t length : {1, 3, 63, 64, 65, 255, 256, 257, 500, 2000}) {
+      SCOPED_TRACE("length " + std::to_string(length));
+      const int32_t read = std::min(length, tokens);
+      expect_reference<TypeParam>(
+          shape, {{.row = 0, .first = 0, .tokens = read, .base = length - read}}, 1, length);
+      tokens = tokens % 5 + 1;
+    }
+  }
+}
+
+TYPED_TEST(PassAttentionCuda, MatchesTheReferenceAtEveryNumberOfTokens) {
+  for (const Shape& shape : kShapes) {
+    for (const int32_t tokens : {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 64}) {
+      SCOPED_TRACE("tokens " + std::to_string(tokens));
+      // Across the border of two splits.
+      expect_reference<TypeParam>(
+          shape, {{.row = 0, .first = 0, .tokens = tokens, .base = 250, .pending = 3}}, 1, 320);
+    }
+  }
+}
+
+TYPED_TEST(PassAttentionCuda, MatchesTheReferenceWithSeveralSequences) {
+  for (const Shape& shape : kShapes) {
+    expect_reference<TypeParam>(shape,
+                                {{.row = 4, .first = 3, .tokens = 2, .base = 700, .pending = 4},
+                                 {},
+                                 {.row = 1, .first = 0, .tokens = 3, .base = 0},
+                                 {.row = 2, .first = 5, .tokens = 0, .base = 40, .pending = 2},
+                                 {.row = 0, .first = 5, .tokens = 16, .base = 500, .pending = 1},
+                                 {}},
+                                5, 777);
+  }
+}
+
+// More parts than one group of them holds.
+TYPED_TEST(PassAttentionCuda, MatchesTheReferenceWithSeveralGroupsOfParts) {
+  const Shape shape{4, 2, 16};
+  const auto border = static_cast<int32_t>(kAttentionSplit * kAttentionGroup);
+  Shape long_shape = shape;
+  expect_reference<TypeParam>(long_shape, {{.row = 0, .first = 0, .tokens = 5, .base = border - 6}},
+                              1, border);
+}
+
+// What 30 tokens behind `base` others give, in chunks of these sizes.
+template <typename T>
+struct Read {
+  std::vector<T> y;
+  Caches<T> caches;
+};
+
+constexpr int32_t kTokens = 30;
+
+template <typename T>
+Read<T> read_in_chunks(const Shape& shape, int32_t base, const std::vector<int32_t>& chunks) {
+  const int64_t capacity = base + kTokens;
+  Caches<T> caches = empty_caches<T>(shape, 1, capacity);
+  fill(caches, shape, 0, capacity, base, 3);
+  const std::vector<T> qkv = random_qkv<T>(shape, kTokens, 5);
+  Layer<T> layer(shape, caches, capacity);
+  Read<T> read;
+  int32_t done = 0;
+  for (const int32_t tokens : chunks) {
+    const int32_t pending = std::min(done, 2);
+    const auto begin = qkv.begin() + done * shape.qkv_width();
+    const std::vector<T> y = layer.pass({{.row = 0,
+                                          .first = 0,
+                                          .tokens = tokens,
+                                          .base = base + done - pending,
+                                          .pending = pending}},
+                                        {begin, begin + tokens * shape.qkv_width()});
+    read.y.insert(read.y.end(), y.begin(), y.end());
+    done += tokens;
+  }
+  read.caches = layer.caches();
+  return read;
+}
+
+TYPED_TEST(PassAttentionCuda, BitsDoNotDependOnThePass) {
+  std::mt19937 random(11);
+  for (const Shape& shape : kShapes) {
+    for (const int32_t base : {0, 50, 240, 4082}) {
+      SCOPED_TRACE("head_dim " + std::to_string(shape.head_dim) + ", behind " +
+                   std::to_string(base));
+      if (base > 1000 && shape.heads > 9) continue;
+      const auto alone = read_in_chunks<TypeParam>(shape, base, std::vector<int32_t>(kTokens, 1));
+      for (int trial = 0; trial < 4; ++trial) {
+        std::vector<int32_t> chunks;
+        for (int32_t left = kTokens; left > 0; left -= chunks.back()) {
+          chunks.push_back(trial == 0 ? left : std::min<int32_t>(left, 1 + random() % 12));
+        }
+        const auto together = read_in_chunks<TypeParam>(shape, base, chunks);
+        EXPECT_TRUE(same_bits(together.y, alone.y));
+        EXPECT_TRUE(same_bits(together.caches.keys, alone.caches.keys));
+        EXPECT_TRUE(same_bits(together.caches.values, alone.caches.values));
+      }
+    }
+  }
+}
+
+// Two tokens of row 1 in a pass alone, and between other sequences with more splits.
+TYPED_TEST(PassAttentionCuda, BitsDoNotDependOnOtherSequences) {
+  for (const Shape& shape : kShapes) {
+    const int64_t capacity = 1500;
+    Caches<TypeParam> caches = empty_caches<TypeParam>(shape, 3, capacity);
+    for (int64_t row = 0; row < 3; ++row) fill(caches, shape, row, capacity, 1400 - 500 * row, row);
+    const auto qkv = random_qkv<TypeParam>(shape, 9, 5);
+    const auto y_of = [&](const std::vector<TypeParam>& y, int64_t first) {
+      const auto begin = y.begin() + first * shape.y_width();
+      return std::vector<TypeParam>(begin, begin + 2 * shape.y_width());
+    };
+    Layer<TypeParam> alone(shape, caches, capacity), among(shape, caches, capacity);
+    const auto first = qkv.begin() + 4 * shape.qkv_width();
+    const auto y_alone = alone.pass({{.row = 1, .first = 0, .tokens = 2, .base = 900}},
+                                    {first, first + 2 * shape.qkv_width()});
+    const auto y_among =
+        among.pass({{.row = 0, .first = 0, .tokens = 4, .base = 1400},
+                    {},
+                    {.row = 1, .first = 4, .tokens = 2, .base = 900},
+                    {.row = 2, .first = 6, .tokens = 3, .base = 390, .pending = 10}},
+                   qkv);
+    EXPECT_TRUE(same_bits(y_of(y_alone, 0), y_of(y_among, 4)));
+  }
+}
+
+TYPED_TEST(PassAttentionCuda, BitsDoNotDependOnTheSplitsOfThePassNorOnThePrefetch) {
+  for (const Shape& shape : kShapes) {
+    for (const int32_t base : {10, 254, 700}) {
+      const int64_t capacity = base + 3;
+      Caches<TypeParam> caches = empty_caches<TypeParam>(shape, 1, capacity);
+      fill(caches, shape, 0, capacity, base, 3);
+      const auto qkv = random_qkv<TypeParam>(shape, 3, 5);
+      const std::vector<PassSequence> sequences = {
+          {.row = 0, .first = 0, .tokens = 3, .base = base}};
+      Layer<TypeParam> small(shape, caches, capacity), large(shape, caches, capacity);
+      const auto y_small = small.pass(sequences, qkv);
+      EXPECT_TRUE(same_bits(y_small, large.pass(sequences, qkv, /*splits=*/100)));
+      EXPECT_TRUE(same_bits(y_small, large.pass(sequences, qkv, /*splits=*/33, /*prefetch=*/true)));
+    }
+  }
+}
+
+TYPED_TEST(PassAttentionCuda, RefusesSizesBeyondItsLimits) {
+  const auto refused = [](const Shape& shape, int32_t tokens) {
+    const auto p = params_of<TypeParam>(shape, {{.row = 0, .first = 0, .tokens = tokens}}, 64);
+    EXPECT_THROW(pass_attention_cuda(p, {}, nullptr), Error);
+  };
+  refused({4, 2, 144}, 1);
+  refused({4, 2, 24}, 1);
+  refused({4, 3, 16}, 1);
+  refused({4, 2, 16}, 65);
+}
+
+}  // namespace
+}  // namespace mambify::kernels

@@ -1,0 +1,251 @@
+// The linear map of a decoding pass on a CUDA device: against sums in double, and row against row.
+#include <gtest/gtest.h>
+
+#include <bit>
+#include <cmath>
+#include <cstring>
+#include <vector>
+
+#include "kernels/multi_step/params.h"
+#include "kernels/pass_linear/params.h"
+#include "numerics.h"
+
+namespace mambify::kernels {
+namespace {
+
+using testing::random_values;
+
+template <typename T>
+T stored(float x);
+template <>
+float stored<float>(float x) {
+  return x;
+}
+template <>
+Bf16 stored<Bf16>(float x) {
+  uint32_t bits = std::bit_cast<uint32_t>(x);
+  bits += 0x7fff + ((bits >> 16) & 1);
+  return {static_cast<uint16_t>(bits >> 16)};
+}
+template <typename T>
+std::vector<T> stored(const std::vector<float>& values) {
+  std::vector<T> result;
+  for (const float x : values) result.push_back(stored<T>(x));
+  return result;
+}
+template <typename T>
+DeviceMemory upload(const std::vector<T>& values) {
+  DeviceMemory memory(static_cast<int64_t>(values.size() * sizeof(T)));
+  memory.write(values.data(), memory.bytes());
+  return memory;
+}
+
+struct Shape {
+  int64_t inputs, outputs;
+};
+constexpr Shape kShapes[] = {{16, 24},    {36, 40},      {64, 16},    {576, 960},
+                             {1536, 576}, {2560, 10240}, {160, 5120}, {5120, 192}};
+
+enum class Around { nothing, norm, residual, gate };
+
+template <typename T>
+class Linear {
+ public:
+  static constexpr int64_t kRows = 70;
+
+  Linear(Shape shape, Around around)
+      : shape_(shape),
+        around_(around),
+        width_(padded(shape.inputs)),
+        matrices_(around == Around::gate ? 2 : 1) {
+    const auto values = random_values<float>(matrices_ * shape.outputs * shape.inputs, 1,
+                                             1 / std::sqrt(static_cast<double>(shape.inputs)));
+    weight_.resize(matrices_ * shape.outputs * width_, stored<T>(0.0f));
+    for (int64_t o = 0; o < matrices_ * shape.outputs; ++o) {
+      for (int64_t k = 0; k < shape.inputs; ++k) {
+        weight_[o * width_ + k] = stored<T>(values[o * shape.inputs + k]);
+      }
+    }
+    x_ = stored<T>(random_values<float>(kRows * width_, 2));
+    norm_ = stored<T>(random_values<float>(shape.inputs, 3));
+    residual_ = stored<T>(random_values<float>(kRows * shape.outputs, 4));
+    device_weight_ = upload(weight_);
+    device_x_ = upload(x_);
+    device_norm_ = upload(norm_);
+    device_residual_ = upload(residual_);
+  }
+
+  // Rows [first, first + rows) of y.
+  std::vector<T> run(int64_t first, int64_t rows) {
+    DeviceMemory y(rows * shape_.outputs * static_cast<int64_t>(sizeof(T)));
+    const std::vector<unsigned char> nan(static_cast<size_t>(y.bytes()), 0xff);
+    y.write(nan.data(), y.bytes());
+    const CudaStream stream = create_cuda_stream();
+    pass_linear_cuda<T>(
+        {.rows = rows,
+         .inputs = shape_.inputs,
+         .outputs = shape_.outputs,
+         .weight = device_weight_.as<T>(),
+         .gated = around_ == Around::gate,
+         .norm = around_ == Around::norm ? device_norm_.as<T>() : nullptr,
+         .norm_eps = 1e-5f,
+         .x = device_x_.as<T>() + first * width_,
+         .x_stride = width_,
+         .residual = around_ == Around::residual ? device_residual_.as<T>() + first * shape_.outputs
+                                                 : nullptr,
+         .y = y.as<T>(),
+         .y_stride = shape_.outputs},
+        stream);
+    synchronise(stream);
+    destroy_cuda_stream(stream);
+    std::vector<T> result(static_cast<size_t>(rows * shape_.outputs));
+    y.read(result.data(), y.bytes());
+    return result;
+  }
+
+  // An element of y, in double.
+  double expected(int64_t row, int64_t output) const {
+    double square = 0;
+    for (int64_t k = 0; k < shape_.inputs; ++k) square += std::pow(x(row, k), 2);
+    const double inverse = 1 / std::sqrt(square / static_cast<double>(shape_.inputs) + 1e-5);
+    const auto product = [&](int64_t o) {
+      double sum = 0;
+      for (int64_t k = 0; k < shape_.inputs; ++k) {
+        double u = x(row, k);
+        if (around_ == Around::norm) {
+          u = to_float(stored<T>(static_cast<float>(u * inverse * to_float(norm_[k]))));
+        }
+        sum += u * to_float(weight_[o * width_ + k]);
+      }
+      return sum;
+    };
+    const double y = product(output);
+    if (around_ == Around::residual) {
+      return y + to_float(residual_[row * shape_.outputs + output]);
+    }
+    if (around_ == Around::gate) return y / (1 + std::exp(-y)) * product(shape_.outputs + output);
+    return y;
+  }
+
+  bool takes(int64_t rows) const {
+    return around_ != Around::norm || pass_linear_takes_norm<T>(rows, shape_.inputs);
+  }
+
+ private:
+  double x(int64_t row, int64_t k) const { return to_float(x_[row * width_ + k]); }
+
+  Shape shape_;
+  Around around_;
+  int64_t width_, matrices_;
+  std::vector<T> weight_, x_, norm_, residual_;
+  DeviceMemory device_weight_, device_x_, device_norm_, device_residual_;
+};
+
+template <typename T>
+class CudaLinear : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    if (cuda_device_count() == 0) GTEST_SKIP() << "no CUDA device";
+  }
+};
+using Types = ::testing::Types<float, Bf16>;
+TYPED_TEST_SUITE(CudaLinear, Types);
+
+constexpr Around kAround[] = {Around::nothing, Around::norm, Around::residual, Around::gate};
+
+TYPED_TEST(CudaLinear, MatchesItsDefinition) {
+  const double tolerance = sizeof(TypeParam) == 2 ? 1.5e-2 : 2e-5;
+  for (const Shape shape : kShapes) {
+    for (const Around around : kAround) {
+      Linear<TypeParam> linear(shape, around);
+      const int64_t rows = linear.takes(5) ? 5 : 1;
+      const std::vector<TypeParam> y = linear.run(0, rows);
+      double error = 0, size = 0;
+      for (int64_t i = 0; i < static_cast<int64_t>(y.size()); i += 1 + i / 64) {
+        const double expected = linear.expected(i / shape.outputs, i % shape.outputs);
+        error += std::pow(to_float(y[i]) - expected, 2);
+        size += expected * expected;
+      }
+      EXPECT_LT(std::sqrt(error / size), tolerance)
+          << shape.inputs << " to " << shape.outputs << ", " << static_cast<int>(around);
+    }
+  }
+}
+
+TYPED_TEST(CudaLinear, ARowsBitsDoNotDependOnHowManyThereAre) {
+  for (const Shape shape : kShapes) {
+    for (const Around around : kAround) {
+      Linear<TypeParam> linear(shape, around);
+      std::vector<TypeParam> alone;
+      for (int64_t row = 0; row < linear.kRows; ++row) {
+        const std::vector<TypeParam> y = linear.run(row, 1);
+        alone.insert(alone.end(), y.begin(), y.end());
+      }
+      for (const int64_t rows : {2, 3, 5, 8, 9, 16, 17, 32, 33, 64, 70}) {
+        if (!linear.takes(rows)) continue;
+        const std::vector<TypeParam> together = linear.run(0, rows);
+        EXPECT_EQ(std::memcmp(together.data(), alone.data(), together.size() * sizeof(TypeParam)),
+                  0)
+            << shape.inputs << " to " << shape.outputs << ", " << static_cast<int>(around) << ", "
+            << rows << " rows";
+      }
+    }
+  }
+}
+
+// The convolution that a product computes on its way to x, for few rows, is that of the kernel for
+// many: tokens 5 to 9 of a sequence, whose inputs are in a ring.
+TYPED_TEST(CudaLinear, ConvolvesAsTheKernelForManyRowsDoes) {
+  constexpr int64_t kChannels = 192, kOutputs = 40;
+  constexpr int32_t kSlots = 12, kTokens = 5, kBegin = 5;
+  const auto values = [](int64_t count, uint64_t seed) {
+    return upload(stored<TypeParam>(random_values<float>(count, seed)));
+  };
+  const DeviceMemory weight = values(kOutputs * kChannels, 1), ring = values(kSlots * kChannels, 2),
+                     filter = values(kChannels * 4, 3), bias = values(kChannels, 4);
+  std::vector<PassToken> tokens(kTokens);
+  for (int32_t t = 0; t < kTokens; ++t) {
+    tokens[t] = {.position = kBegin + t, .place = (kBegin + t) % kSlots};
+  }
+  const DeviceMemory on_device = upload(tokens);
+  const DeviceMemory sequence =
+      upload(std::vector<PassSequence>{{.tokens = kTokens, .base = kBegin, .commit = kTokens}});
+  const DeviceMemory convolved(kTokens * kChannels * sizeof(TypeParam));
+  const CudaStream stream = create_cuda_stream();
+  conv_step_cuda<TypeParam>({.sequences = sequence.as<PassSequence>(),
+                             .n_sequences = 1,
+                             .ring_slots = kSlots,
+                             .channels = kChannels,
+                             .x = ring.as<TypeParam>(),
+                             .x_stride = kChannels,
+                             .weight = filter.as<TypeParam>(),
+                             .bias = bias.as<TypeParam>(),
+                             .y = convolved.as<TypeParam>()},
+                            {}, stream);
+  const auto product = [&](const DeviceMemory& x, bool convolves) {
+    const DeviceMemory y(kTokens * kOutputs * sizeof(TypeParam));
+    pass_linear_cuda<TypeParam>({.rows = kTokens,
+                                 .inputs = kChannels,
+                                 .outputs = kOutputs,
+                                 .weight = weight.as<TypeParam>(),
+                                 .x = x.as<TypeParam>(),
+                                 .x_stride = kChannels,
+                                 .conv_weight = convolves ? filter.as<TypeParam>() : nullptr,
+                                 .conv_bias = bias.as<TypeParam>(),
+                                 .ring_slots = kSlots,
+                                 .tokens = on_device.as<PassToken>(),
+                                 .y = y.as<TypeParam>(),
+                                 .y_stride = kOutputs},
+                                stream);
+    synchronise(stream);
+    std::vector<char> bytes(static_cast<size_t>(y.bytes()));
+    y.read(bytes.data(), y.bytes());
+    return bytes;
+  };
+  ASSERT_TRUE(pass_linear_takes_conv<TypeParam>(kTokens, kChannels));
+  EXPECT_EQ(product(ring, true), product(convolved, false));
+  destroy_cuda_stream(stream);
+}
+
+}  // namespace
+}  // namespace mambify::kernels
