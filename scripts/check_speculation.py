@@ -35,6 +35,7 @@ def parse_arguments():
     parser.add_argument("--max-tokens", default="256")
     parser.add_argument("--weights", default="native", help="native or int8")
     parser.add_argument("--threads", default="2")
+    parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N")
     parser.add_argument("--by", help="a key of the prompts' lines: also a row for each of its values")
     return parser.parse_args()
 
@@ -43,7 +44,7 @@ def decode(arguments, dtype, sampling, batch, *draft):
     command = [arguments.mambify, "generate", "--model", arguments.model, "--chat", "--json"]
     command += ["--prompts", arguments.prompts, "--max-tokens", arguments.max_tokens]
     command += ["--dtype", dtype, "--batch", batch, "--threads", arguments.threads]
-    command += ["--weights", arguments.weights]
+    command += ["--weights", arguments.weights, "--device", arguments.device]
     command += [*SAMPLING[sampling], *draft]
     output = subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout
     return [json.loads(line) for line in output.splitlines()]

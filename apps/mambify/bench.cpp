@@ -1,8 +1,13 @@
 // mambify bench: speed, beside what the machine was measured to be able to do in the same run.
+#include <ATen/Parallel.h>
+#include <fmt/format.h>
+
 #include <algorithm>
 
 #include "bench_verbs.h"
 #include "checkpoint_options.h"
+#include "kernels/cuda/read_rate.h"
+#include "kernels/cuda/runtime.h"
 #include "model/load.h"
 #include "shape.h"
 #include "verbs.h"
@@ -18,7 +23,20 @@ void add_bench_model_options(CLI::App& verb, BenchModelOptions& options) {
 
 Model bench_model(const BenchModelOptions& options, const CommonOptions& common) {
   return options.shape.empty() ? load_model(options.model, compute_dtype(common))
-                               : random_model(options.shape, compute_dtype(common), common.seed);
+                               : random_model(options.shape, compute_dtype(common), common.seed,
+                                              /*alike=*/cuda_device(common).has_value());
+}
+
+double measured_read_gigabytes_per_second(const CommonOptions& common) {
+  const std::optional<int> device = cuda_device(common);
+  if (!device) return measured_read_gigabytes_per_second();
+  kernels::use_cuda_device(*device);
+  return kernels::cuda_read_gigabytes_per_second();
+}
+
+std::string bench_machine(const CommonOptions& common) {
+  if (!cuda_device(common)) return fmt::format("{} threads", at::get_num_threads());
+  return kernels::cuda_device_name();
 }
 
 double median(std::vector<double> values) {

@@ -1,5 +1,4 @@
 // mambify bench decode: plain decoding, its memory traffic against the machine's measured rate.
-#include <ATen/Parallel.h>
 #include <fmt/format.h>
 
 #include <memory>
@@ -19,9 +18,9 @@ struct BenchDecodeOptions {
 };
 
 void run_bench_decode(const BenchDecodeOptions& options) {
-  apply_common_options(options.common);
+  apply_common_options(options.common, Devices::cpu_or_cuda);
   const Model model = bench_model(options.model, options.common);
-  const PackedWeights packed = pack_weights(model, options.weights);
+  const PackedWeights packed = pack_weights(model, options.weights, options.common);
   const DecodeLoad& load = options.load;
   const std::vector<GenerationRequest> requests =
       requests_of(load, model.config, options.common.seed);
@@ -37,14 +36,14 @@ void run_bench_decode(const BenchDecodeOptions& options) {
   const StepBytes bytes = step_bytes(model, packed, load);
   const double bytes_per_step = static_cast<double>(bytes.weights + load.batch * bytes.state);
   const double achieved = bytes_per_step * rate / load.batch / 1e9;
-  const double ceiling = measured_read_gigabytes_per_second();
+  const double ceiling = measured_read_gigabytes_per_second(options.common);
 
   if (options.common.json) {
     print_json({{"decode_tokens_per_second", rate},
                 {"prefill_tokens_per_second", median(prefill)},
                 {"batch", load.batch},
                 {"context", load.context},
-                {"threads", at::get_num_threads()},
+                {"machine", bench_machine(options.common)},
                 {"dtype", options.common.dtype},
                 {"weights", options.weights},
                 {"weight_bytes", bytes.weights},
@@ -55,14 +54,14 @@ void run_bench_decode(const BenchDecodeOptions& options) {
     return;
   }
   fmt::print(
-      "decode   {:.1f} tokens/s (batch {}, after {} tokens, {}, {} weights, {} threads, median of "
+      "decode   {:.1f} tokens/s (batch {}, after {} tokens, {}, {} weights, {}, median of "
       "{})\n"
       "prefill  {:.1f} tokens/s\n"
       "a step   reads {:.1f} MB of weights and {} x {:.2f} MB of state\n"
       "memory   {:.2f} GB/s of {:.2f} GB/s measured here: {:.0f} %\n",
-      rate, load.batch, load.context, options.common.dtype, options.weights, at::get_num_threads(),
-      load.runs, median(prefill), bytes.weights / 1e6, load.batch, bytes.state / 1e6, achieved,
-      ceiling, 100 * achieved / ceiling);
+      rate, load.batch, load.context, options.common.dtype, options.weights,
+      bench_machine(options.common), load.runs, median(prefill), bytes.weights / 1e6, load.batch,
+      bytes.state / 1e6, achieved, ceiling, 100 * achieved / ceiling);
 }
 
 }  // namespace

@@ -1,5 +1,4 @@
 // mambify bench speculate: speculative decoding beside plain decoding of the same sequences.
-#include <ATen/Parallel.h>
 #include <fmt/format.h>
 
 #include <memory>
@@ -146,23 +145,23 @@ class Bench {
 };
 
 void run_bench_speculate(const BenchSpeculateOptions& options) {
-  apply_common_options(options.common);
+  apply_common_options(options.common, Devices::cpu_or_cuda);
   const Model model = bench_model(options.model, options.common);
-  const PackedWeights packed = pack_weights(model, options.weights);
+  const PackedWeights packed = pack_weights(model, options.weights, options.common);
   Bench bench(options, model, packed);
   const Speed plain = bench.plain();
   const StepBytes bytes = step_bytes(model, packed, options.load);
   const double step_gigabytes =
       static_cast<double>(bytes.weights + options.load.batch * bytes.state) / 1e9;
-  const double ceiling = measured_read_gigabytes_per_second();
+  const double ceiling = measured_read_gigabytes_per_second(options.common);
 
   nlohmann::json rows = nlohmann::json::array();
   if (!options.common.json) {
     fmt::print(
         "plain: {:.1f} tokens/s, {:.2f} GB/s of {:.2f} GB/s measured here ({}, {} weights, "
-        "{} threads)\n",
+        "{})\n",
         plain.tokens_per_second, step_gigabytes / plain.seconds_per_pass, ceiling,
-        options.common.dtype, options.weights, at::get_num_threads());
+        options.common.dtype, options.weights, bench_machine(options.common));
     fmt::print("{:>6} {:>12} {:>14} {:>10} {:>10} {:>9}\n", "drafts", "accepted", "tokens/cycle",
                "verify", "tokens/s", "speed-up");
   }
@@ -185,7 +184,7 @@ void run_bench_speculate(const BenchSpeculateOptions& options) {
     print_json({{"plain_tokens_per_second", plain.tokens_per_second},
                 {"batch", options.load.batch},
                 {"context", options.load.context},
-                {"threads", at::get_num_threads()},
+                {"machine", bench_machine(options.common)},
                 {"dtype", options.common.dtype},
                 {"weights", options.weights},
                 {"achieved_gigabytes_per_second", step_gigabytes / plain.seconds_per_pass},

@@ -23,8 +23,12 @@ void add_bench_model_options(CLI::App& verb, BenchModelOptions& options);
 Model bench_model(const BenchModelOptions& options, const CommonOptions& common);
 
 // What this machine can do, measured now with the threads that are set.
-double measured_read_gigabytes_per_second();           // a sum over 512 MB, the best of several
+double measured_read_gigabytes_per_second();  // a sum over 512 MB, the best of several
+double measured_read_gigabytes_per_second(const CommonOptions& common);  // of its --device
 double measured_gemm_gigaflops(at::ScalarType dtype);  // square products, the best of several
+
+// What computes, as a report names it.
+std::string bench_machine(const CommonOptions& common);
 
 // The middle one; of an even number the mean of the middle two.
 double median(std::vector<double> values);

@@ -74,7 +74,7 @@ bool obey(Conversation& conversation, const std::string& line) {
 }
 
 void run_chat(ChatOptions& options) {
-  apply_common_options(options.common);
+  apply_common_options(options.common, Devices::cpu_or_cuda);
   if (options.common.json) throw UsageError("chat has no --json; generate --chat does");
   options.sampling.seed = options.common.seed;
   const LoadedModel loaded(options.model, options.common);
@@ -82,7 +82,7 @@ void run_chat(ChatOptions& options) {
   EngineOptions decoding{.context = std::min(options.context, context_limit(loaded.model.config))};
   LoadedDrafter drafter(options.draft, options.common, options.model, loaded);
   drafter.attach_to(decoding);
-  const PackedWeights packed = pack_weights(loaded.model, options.weights);
+  const PackedWeights packed = pack_weights(loaded.model, options.weights, options.common);
   decoding.packed = &packed;
   Engine engine(loaded.model, &loaded.tokenizer, decoding);
   GenerationRequest defaults;

@@ -3,14 +3,17 @@
 #include <ATen/Parallel.h>
 #include <fmt/format.h>
 
+#include <charconv>
 #include <cstdio>
+#include <string_view>
 
 #include "core/error.h"
 
 namespace mambify {
 
 void add_common_options(CLI::App& verb, CommonOptions& options) {
-  verb.add_option("--device", options.device, "where to compute: cpu (this build has no cuda)")
+  verb.add_option("--device", options.device,
+                  "where to compute: cpu, cuda or cuda:N (decoding only)")
       ->capture_default_str();
   verb.add_option("--dtype", options.dtype, "compute type: fp32 or bf16")
       ->check(CLI::IsMember({"fp32", "bf16"}))
@@ -21,11 +24,28 @@ void add_common_options(CLI::App& verb, CommonOptions& options) {
   verb.add_flag("--json", options.json, "print exactly one JSON object on stdout");
 }
 
-void apply_common_options(const CommonOptions& options) {
-  if (options.device != "cpu") {
-    throw Error("--device {}: this build of mambify computes on the cpu only", options.device);
+void apply_common_options(const CommonOptions& options, Devices devices) {
+  if (cuda_device(options) && devices == Devices::cpu) {
+    throw Error(
+        "--device {}: this verb computes on the cpu only; generate, chat, synthesize and "
+        "bench decode on cuda",
+        options.device);
   }
   if (options.threads > 0) at::set_num_threads(options.threads);
+}
+
+std::optional<int> cuda_device(const CommonOptions& options) {
+  if (options.device == "cpu") return std::nullopt;
+  if (options.device == "cuda") return 0;
+  int number = -1;
+  const std::string& name = options.device;
+  constexpr std::string_view kPrefix = "cuda:";
+  if (name.starts_with(kPrefix)) {
+    const char* end = name.data() + name.size();
+    const auto parsed = std::from_chars(name.data() + kPrefix.size(), end, number);
+    if (parsed.ec == std::errc() && parsed.ptr == end && number >= 0) return number;
+  }
+  throw UsageError("--device {}: expected cpu, cuda or cuda:N", name);
 }
 
 CLI::Option* add_model_option(CLI::App& verb, const std::string& flag, std::string& path,

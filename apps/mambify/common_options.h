@@ -4,12 +4,13 @@
 #include <CLI/CLI.hpp>
 #include <cstdint>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <string>
 
 namespace mambify {
 
 struct CommonOptions {
-  std::string device = "cpu";
+  std::string device = "cpu";  // cpu, cuda or cuda:N
   std::string dtype = "fp32";  // compute: fp32 or bf16
   int threads = 0;             // 0: all cores
   uint64_t seed = 0;
@@ -19,8 +20,12 @@ struct CommonOptions {
 // --device, --dtype, --threads, --seed, --json.
 void add_common_options(CLI::App& verb, CommonOptions& options);
 
-// Applies --threads, checks --device against what this build has.
-void apply_common_options(const CommonOptions& options);
+// Applies --threads and checks --device. A verb that decodes takes a CUDA device, too.
+enum class Devices { cpu, cpu_or_cuda };
+void apply_common_options(const CommonOptions& options, Devices devices = Devices::cpu);
+
+// The number of the CUDA device that --device names; none for the CPU.
+std::optional<int> cuda_device(const CommonOptions& options);
 
 // --model/--teacher style option: an existing GGUF file or folder.
 CLI::Option* add_model_option(CLI::App& verb, const std::string& flag, std::string& path,

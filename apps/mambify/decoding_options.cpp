@@ -1,6 +1,7 @@
 #include "decoding_options.h"
 
 #include "checkpoint_options.h"
+#include "core/error.h"
 #include "model/load.h"
 
 namespace mambify {
@@ -30,8 +31,10 @@ void add_weights_option(CLI::App& verb, std::string& format) {
       ->capture_default_str();
 }
 
-PackedWeights pack_weights(const Model& model, const std::string& format) {
-  return PackedWeights(model, format == "int8" ? WeightFormat::int8 : WeightFormat::native);
+PackedWeights pack_weights(const Model& model, const std::string& format,
+                           const CommonOptions& common) {
+  return PackedWeights(model, format == "int8" ? WeightFormat::int8 : WeightFormat::native,
+                       cuda_device(common));
 }
 
 void add_chat_template_option(CLI::App& verb, std::string& name) {
@@ -68,9 +71,9 @@ void add_draft_options(CLI::App& verb, DraftOptions& options) {
       ->needs(draft);
   verb.add_option(
           "--draft-weights", options.weights,
-          "of a draft model, as --weights; guesses may be rough, what counts is their price")
+          "of a draft model, as --weights; guesses may be rough, what counts is their price "
+          "(default: int8 on the cpu, native on cuda)")
       ->check(CLI::IsMember({"native", "int8"}))
-      ->capture_default_str()
       ->needs(draft);
   verb.add_option("--accept", options.accept,
                   "exact: a guess that the model draws itself, the same tokens as without guesses; "
@@ -85,14 +88,24 @@ LoadedDrafter::LoadedDrafter(const DraftOptions& options, const CommonOptions& c
                              const std::string& target_path, const LoadedModel& target)
     : options_(options) {
   if (options.draft.empty() || options.draft == "ngram") return;
+  const bool on_cpu = !cuda_device(common);
   if (options.draft == "self") {
+    if (!on_cpu) {
+      throw UsageError(
+          "--draft self drafts with int8 weights, which are for --device cpu; on {} "
+          "draft with ngram or a smaller model",
+          common.device);
+    }
     model_ = &target.model;
   } else {
     loaded_.emplace(options.draft, common);
     check_same_vocabulary(target_path, target.tokenizer, options.draft, loaded_->tokenizer);
     model_ = &loaded_->model;
   }
-  packed_.emplace(pack_weights(*model_, options.weights));
+  const std::string format = !options.weights.empty() ? options.weights
+                             : on_cpu                 ? "int8"
+                                                      : "native";
+  packed_.emplace(pack_weights(*model_, format, common));
 }
 
 void LoadedDrafter::attach_to(EngineOptions& engine) {

@@ -17,9 +17,11 @@ namespace mambify {
 // --temperature, --top-k, --top-p, --min-p; the seed is the common option's.
 void add_sampling_options(CLI::App& verb, SamplingOptions& options);
 
-// --weights: what a model's matrices are multiplied as, by name; and the matrices in that format.
+// --weights: what a model's matrices are multiplied as, by name; and the matrices in that format,
+// on the device of --device.
 void add_weights_option(CLI::App& verb, std::string& format);
-PackedWeights pack_weights(const Model& model, const std::string& format);
+PackedWeights pack_weights(const Model& model, const std::string& format,
+                           const CommonOptions& common);
 
 // --chat-template: overrides the checkpoint's own.
 void add_chat_template_option(CLI::App& verb, std::string& name);
@@ -42,7 +44,7 @@ struct DraftOptions {
   std::string draft;            // a checkpoint, "self", "ngram" or nothing
   std::string length = "auto";  // or how many tokens
   std::string accept = "exact";
-  std::string weights = "int8";
+  std::string weights;  // nothing: int8 on the CPU, native on a CUDA device
 
   bool adapts() const { return length == "auto"; }
   int64_t most() const { return adapts() ? kMaxDraftLength : std::stoll(length); }

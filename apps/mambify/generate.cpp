@@ -116,7 +116,7 @@ void stream_one(Engine& engine, GenerationRequest request) {
 }
 
 void run_generate(GenerateOptions& options) {
-  apply_common_options(options.common);
+  apply_common_options(options.common, Devices::cpu_or_cuda);
   options.sampling.seed = options.common.seed;
   options.sampling.check();
   const LoadedModel loaded(options.model, options.common);
@@ -124,7 +124,7 @@ void run_generate(GenerateOptions& options) {
   EngineOptions decoding = engine_options(options, loaded.model, requests);
   LoadedDrafter drafter(options.draft, options.common, options.model, loaded);
   drafter.attach_to(decoding);
-  const PackedWeights packed = pack_weights(loaded.model, options.weights);
+  const PackedWeights packed = pack_weights(loaded.model, options.weights, options.common);
   decoding.packed = &packed;
   Engine engine(loaded.model, &loaded.tokenizer, decoding);
   if (options.prompts.empty() && !options.common.json) {

@@ -38,12 +38,14 @@ std::vector<Chat> read_chats(const std::string& file) {
 }
 
 void run_synthesize(SynthesizeVerb& verb) {
-  apply_common_options(verb.common);
+  apply_common_options(verb.common, Devices::cpu_or_cuda);
   verb.synthesis.sampling.seed = verb.common.seed;
   verb.synthesis.sampling.check();
   const std::vector<Chat> prompts =
       verb.prompts.empty() ? std::vector<Chat>{} : read_chats(verb.prompts);
   const LoadedModel teacher(verb.teacher, verb.common);
+  const PackedWeights packed = pack_weights(teacher.model, "native", verb.common);
+  verb.synthesis.packed = &packed;
 
   const auto start = std::chrono::steady_clock::now();
   Progress progress("synthesize", verb.synthesis.tokens, "tokens");

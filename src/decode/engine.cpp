@@ -73,10 +73,10 @@ Engine::Engine(const Model& model, const Tokenizer* tokenizer, const EngineOptio
     : config_(model.config),
       tokenizer_(tokenizer),
       options_(options),
-      model_rows_(
+      model_rows_(make_model_rows(
           model, options.rows,
           options_.context = options.context > 0 ? options.context : context_limit(model.config),
-          options.drafter != nullptr ? options.draft_length : 0, options.packed),
+          options.drafter != nullptr ? options.draft_length : 0, options.packed)),
       rows_(options.rows) {
   TORCH_CHECK(options.draft_length >= 0 && options.draft_length <= kMaxDraftLength,
               "a draft length of ", options.draft_length, ", expected 0 to ", kMaxDraftLength);
@@ -138,7 +138,7 @@ void Engine::admit() {
     waiting_.pop_front();
     Row& row = rows_[r];
     if (!continues(request.prompt, row.tokens)) {
-      model_rows_.reset(r);
+      model_rows_->reset(r);
       row.tokens.clear();
     }
     row.sequence = std::make_unique<Sequence>(std::move(request), tokenizer_);
@@ -170,11 +170,23 @@ bool Engine::step() {
   return true;
 }
 
-std::vector<TokenId> Engine::draw(const std::vector<Draw>& draws, const at::Tensor& hidden) const {
-  std::vector<int64_t> tokens;
-  tokens.reserve(draws.size());
-  for (const Draw& draw : draws) tokens.push_back(draw.token);
-  const NextTokenScores scores = model_rows_.next_token_scores(hidden, tokens);
+std::vector<TokenId> Engine::read_and_draw(const std::vector<RowInput>& inputs,
+                                           const std::vector<Draw>& draws) {
+  const bool by_rejection = std::ranges::any_of(draws, [&](const Draw& draw) {
+    return draw.draft != nullptr && samples_by_rejection(rows_[draw.row].sequence->request);
+  });
+  if (!by_rejection) {
+    std::vector<TokenDraw> tokens;
+    tokens.reserve(draws.size());
+    for (const Draw& draw : draws) {
+      const GenerationRequest& request = rows_[draw.row].sequence->request;
+      tokens.push_back({.sampling = request.sampling,
+                        .sequence = request.sequence,
+                        .position = static_cast<uint32_t>(draw.position)});
+    }
+    return model_rows_->read_and_draw(inputs, tokens);
+  }
+  const NextTokenScores scores = model_rows_->read(inputs);
   std::vector<TokenId> drawn(draws.size());
   at::parallel_for(0, scores.size(), 1, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) drawn[i] = draw_one(draws[i], scores[i]);
@@ -203,18 +215,17 @@ void Engine::prefill(const std::vector<int64_t>& rows) {
   const Stopwatch watch;
   std::vector<RowInput> inputs;
   std::vector<Draw> draws;
-  int64_t read = 0;
   for (int64_t r : rows) {
     const std::vector<TokenId>& tokens = rows_[r].tokens;
-    const int64_t begin = model_rows_.length(r), all = static_cast<int64_t>(tokens.size());
+    const int64_t begin = model_rows_->length(r), all = static_cast<int64_t>(tokens.size());
     const int64_t boundary = (begin / options_.prefill_chunk + 1) * options_.prefill_chunk;
     const int64_t end = std::min(all, boundary);
-    inputs.push_back({.row = r, .tokens = {tokens.begin() + begin, tokens.begin() + end}});
-    read += end - begin;
-    if (end == all) draws.push_back({.token = read - 1, .row = r, .position = all});
+    inputs.push_back({.row = r,
+                      .tokens = {tokens.begin() + begin, tokens.begin() + end},
+                      .scored = end == all ? 1 : 0});
+    if (end == all) draws.push_back({.row = r, .position = all});
   }
-  const at::Tensor hidden = model_rows_.forward(inputs);
-  const std::vector<TokenId> drawn = draws.empty() ? std::vector<TokenId>{} : draw(draws, hidden);
+  const std::vector<TokenId> drawn = read_and_draw(inputs, draws);
   for (int64_t r : rows) rows_[r].sequence->result.prefill_seconds += watch.seconds();
   for (size_t i = 0; i < drawn.size(); ++i) {
     if (const auto reason = accept(draws[i].row, drawn[i])) finish(draws[i].row, *reason);
@@ -267,16 +278,16 @@ void Engine::decode(const std::vector<int64_t>& rows) {
     RowInput input{
         .row = rows[i], .tokens = {tokens.back()}, .drafts = static_cast<int64_t>(guess.size())};
     input.tokens.insert(input.tokens.end(), guess.begin(), guess.end());
+    input.scored = static_cast<int64_t>(input.tokens.size());
     for (size_t t = 0; t < input.tokens.size(); ++t) {
-      draws.push_back({.token = static_cast<int64_t>(draws.size()),
-                       .row = rows[i],
+      draws.push_back({.row = rows[i],
                        .position = static_cast<int64_t>(tokens.size() + t),
                        .draft = t < guess.size() ? &guesses[i] : nullptr,
                        .guess = t});
     }
     inputs.push_back(std::move(input));
   }
-  const std::vector<TokenId> drawn = draw(draws, model_rows_.forward(inputs));
+  const std::vector<TokenId> drawn = read_and_draw(inputs, draws);
   const double seconds = watch.seconds();
   draft_lengths_.add_pass(static_cast<int64_t>(draws.size() - rows.size()), seconds);
   for (int64_t r : rows) rows_[r].sequence->result.decode_seconds += seconds;
@@ -291,7 +302,7 @@ void Engine::decode(const std::vector<int64_t>& rows) {
     while (!reason && right < guess.size() && next[right] == guess[right]) {
       reason = accept(rows[i], next[++right]);
     }
-    model_rows_.commit(rows[i], static_cast<int64_t>(right));
+    model_rows_->commit(rows[i], static_cast<int64_t>(right));
     result.cycles += 1;
     result.drafted += static_cast<int64_t>(guess.size());
     result.accepted += static_cast<int64_t>(right);
@@ -326,7 +337,7 @@ std::optional<FinishReason> Engine::accept(int64_t r, TokenId token) {
 void Engine::finish(int64_t r, FinishReason reason) {
   Row& row = rows_[r];
   const std::unique_ptr<Sequence> sequence = std::move(row.sequence);
-  row.tokens.resize(model_rows_.length(r));
+  row.tokens.resize(model_rows_->length(r));
   if (sequence->decoder) {
     sequence->emit(sequence->stop.push(sequence->decoder->finish()));
     if (!sequence->stop.stopped()) sequence->emit(sequence->stop.finish());

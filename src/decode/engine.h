@@ -3,8 +3,8 @@
 //
 // A pass reads for each row the token that was drawn last and what a drafter guesses to follow it,
 // and the model itself draws what follows each of them: guesses are right as long as they are what
-// it draws. Without a drafter that is plain decoding. On the CPU tokens and states are the same
-// bits with any drafter, in any company; with Acceptance::distribution, tokens are distributed as
+// it draws. Without a drafter that is plain decoding. Tokens and states are the same bits
+// with any drafter, in any company; with Acceptance::distribution, tokens are distributed as
 // those of plain decoding instead.
 #pragma once
 
@@ -81,8 +81,8 @@ struct EngineOptions {
   // Acceptance::distribution other tokens come out of each run.
   bool adapt_draft_length = false;
   Acceptance acceptance = Acceptance::exact;
-  // The model's weights as they are multiplied; must outlive the engine. Null: the engine packs
-  // them as they are.
+  // The model's weights as they are multiplied, where they are; must outlive the engine. Null: the
+  // engine packs them as they are, on the CPU.
   const PackedWeights* packed = nullptr;
 };
 // The most that fit in a pass beside the token they follow.
@@ -116,7 +116,7 @@ class Engine {
   // Requests that are being decoded or wait.
   int64_t unfinished() const;
   // The rows' states, brought up to what the sequences have read; for comparing them.
-  const ModelState& materialise() { return model_rows_.materialise(); }
+  const ModelState& materialise() { return model_rows_->materialise(); }
 
  private:
   struct Sequence;
@@ -140,15 +140,16 @@ class Engine {
   std::vector<int64_t> draft_lengths(const std::vector<int64_t>& rows) const;
   // Whether a request's guesses are accepted by rejection sampling.
   bool samples_by_rejection(const GenerationRequest& request) const;
-  // A token of `hidden` and the row, and the position in it, that is drawn with its scores.
+  // The row, and the position in it, of a token that is drawn.
   struct Draw {
-    int64_t token;
     int64_t row;
     int64_t position;
     const Draft* draft = nullptr;  // with what was guessed for that position, if anything
     size_t guess = 0;              // its number in the draft
   };
-  std::vector<TokenId> draw(const std::vector<Draw>& draws, const at::Tensor& hidden) const;
+  // Reads the inputs and draws what follows their scored tokens.
+  std::vector<TokenId> read_and_draw(const std::vector<RowInput>& inputs,
+                                     const std::vector<Draw>& draws);
   TokenId draw_one(const Draw& draw, std::span<const float> scores) const;
   // Appends a token that was drawn; what ends the sequence, if it does.
   std::optional<FinishReason> accept(int64_t row, TokenId token);
@@ -157,7 +158,7 @@ class Engine {
   const ModelConfig& config_;
   const Tokenizer* tokenizer_;
   EngineOptions options_;
-  ModelRows model_rows_;
+  std::unique_ptr<ModelRows> model_rows_;
   DraftLengths draft_lengths_;
   std::vector<Row> rows_;
   std::deque<GenerationRequest> waiting_;

@@ -6,20 +6,30 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
-#include <optional>
+#include <memory>
 #include <span>
 #include <vector>
 
+#include "decode/sampler.h"
 #include "model/model.h"
 #include "text/tokenizer.h"
 
 namespace mambify {
 
-// What one row reads in a pass. The last `drafts` tokens may be taken back.
+// What one row reads in a pass. The last `drafts` tokens may be taken back; what follows the last
+// `scored` ones is scored.
 struct RowInput {
   int64_t row = 0;
   std::vector<TokenId> tokens;
   int64_t drafts = 0;
+  int64_t scored = 0;
+};
+
+// How what follows a scored token is drawn: see sample_token.
+struct TokenDraw {
+  SamplingOptions sampling;
+  uint32_t sequence = 0;
+  uint32_t position = 0;
 };
 
 // Scores of what follows some tokens, in fp32 on the CPU.
@@ -37,44 +47,39 @@ class NextTokenScores {
   at::Tensor scores_;  // [n, vocab_size], contiguous
 };
 
+// On each device a row's bits are the same whatever the other rows read, and those of up to 16
+// tokens at once the same as one by one.
 class ModelRows {
  public:
-  // context: most tokens of a row; max_drafts: most drafts of a row at any time. The model must
-  // outlive this and stay as it is, and so must `packed`, its weights; null: this packs its own.
-  ModelRows(const Model& model, int64_t rows, int64_t context, int64_t max_drafts,
-            const PackedWeights* packed = nullptr);
-  ModelRows(const ModelRows&) = delete;
-  ModelRows& operator=(const ModelRows&) = delete;
+  virtual ~ModelRows() = default;
 
   // Tokens that a row has read, drafts included.
-  int64_t length(int64_t row) const { return state_.lengths[row]; }
+  virtual int64_t length(int64_t row) const = 0;
 
-  // Reads the tokens of different rows in one pass. Returns their hidden states, [tokens, d_model],
-  // one input after the other. On the CPU, a row's bits are the same whatever the other rows read,
-  // and those of up to 16 tokens at once the same as one by one.
-  at::Tensor forward(std::span<const RowInput> inputs);
-  // What follows the tokens of the given numbers in `hidden`.
-  NextTokenScores next_token_scores(const at::Tensor& hidden,
-                                    const std::vector<int64_t>& tokens) const;
+  // Reads the tokens of different rows in one pass. Gives the scores behind the scored tokens, one
+  // input after the other.
+  virtual NextTokenScores read(std::span<const RowInput> inputs) = 0;
+  // The same, and draws a token from each of the scores.
+  virtual std::vector<TokenId> read_and_draw(std::span<const RowInput> inputs,
+                                             std::span<const TokenDraw> draws);
 
   // The first `count` drafts of a row stay, the others are forgotten.
-  void commit(int64_t row, int64_t count) { state_.commit(row, count); }
+  virtual void commit(int64_t row, int64_t count) = 0;
   // Takes the row back to its first `count` tokens. False, and the row is empty, when that is
   // before its first draft.
-  bool take_back(int64_t row, int64_t count);
-  void reset(int64_t row) { state_.reset(row); }
+  virtual bool take_back(int64_t row, int64_t count) = 0;
+  virtual void reset(int64_t row) = 0;
 
-  // Brings recurrent states up to what is committed; for saving and comparing them. No row may have
-  // drafts.
-  const ModelState& materialise();
-
- private:
-  Context context_for(std::span<const RowInput> inputs) const;
-
-  const Model& model_;
-  const std::optional<PackedWeights> own_packed_;
-  const PackedWeights* packed_;
-  ModelState state_;
+  // The state on the CPU, with recurrent states brought up to what is committed; for saving and
+  // comparing. No row may have drafts.
+  virtual const ModelState& materialise() = 0;
 };
+
+// context: most tokens of a row; max_drafts: most drafts of a row at any time. The model must
+// outlive the rows and stay as it is, and so must `packed`, its weights, on whose device the rows
+// are; null: the rows pack their own, on the CPU.
+std::unique_ptr<ModelRows> make_model_rows(const Model& model, int64_t rows, int64_t context,
+                                           int64_t max_drafts,
+                                           const PackedWeights* packed = nullptr);
 
 }  // namespace mambify

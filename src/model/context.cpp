@@ -49,25 +49,29 @@ MixerState allocate(const ModelConfig& config, MixerKind kind, int64_t rows, int
 
 // Keys and values past a row's length are never read unmasked, so only recurrent state and what a
 // mask multiplies (a stale NaN) must be cleared.
-void clear(at::Tensor& tensor, int64_t row) {
+void zero_row(at::Tensor& tensor, int64_t row) {
   if (tensor.defined()) tensor.select(0, row).zero_();
 }
 
 }  // namespace
 
-ModelState::ModelState(const ModelConfig& config, int64_t rows, int64_t capacity,
-                       const at::TensorOptions& options, int64_t max_drafts)
-    : capacity(capacity),
-      max_drafts(max_drafts),
-      lengths(rows, 0),
-      pending(rows, 0),
-      certain(rows, 0) {
-  for (MixerKind kind : config.layers) {
-    layers.push_back(allocate(config, kind, rows, capacity, max_drafts, options));
-  }
+int64_t RowCounts::commit_of(int64_t row, int64_t new_tokens, int64_t new_drafts) const {
+  const int64_t length = pending[row] + new_tokens;
+  TORCH_CHECK(drafts(row) == 0 || new_drafts == new_tokens, "row ", row, " has ", drafts(row),
+              " drafts, which must be committed or forgotten first");
+  const int64_t commit = drafts(row) > 0 ? certain[row] : length - new_drafts;
+  TORCH_CHECK(length - commit <= max_drafts, "row ", row, " would have ", length - commit,
+              " drafts, and the state holds ", max_drafts);
+  return commit;
 }
 
-void ModelState::commit(int64_t row, int64_t count) {
+void RowCounts::advance(int64_t row, int64_t new_tokens, int64_t commit) {
+  lengths[row] += new_tokens;
+  pending[row] += new_tokens - commit;
+  certain[row] = 0;
+}
+
+void RowCounts::commit(int64_t row, int64_t count) {
   TORCH_CHECK(count >= 0 && count <= drafts(row), "commit: ", count, " of ", drafts(row),
               " drafts of row ", row);
   lengths[row] -= drafts(row) - count;
@@ -75,11 +79,26 @@ void ModelState::commit(int64_t row, int64_t count) {
   pending[row] = certain[row];
 }
 
+bool RowCounts::take_back(int64_t row, int64_t count) {
+  const int64_t before_drafts = lengths[row] - drafts(row);
+  if (count < before_drafts) return false;
+  commit(row, count - before_drafts);
+  return true;
+}
+
+ModelState::ModelState(const ModelConfig& config, int64_t rows, int64_t capacity,
+                       const at::TensorOptions& options, int64_t max_drafts)
+    : RowCounts(rows, max_drafts), capacity(capacity) {
+  for (MixerKind kind : config.layers) {
+    layers.push_back(allocate(config, kind, rows, capacity, max_drafts, options));
+  }
+}
+
 void ModelState::reset(int64_t row) {
-  lengths[row] = pending[row] = certain[row] = 0;
+  RowCounts::clear(row);
   for (MixerState& layer : layers) {
-    clear(layer.window, row);
-    clear(layer.state, row);
+    zero_row(layer.window, row);
+    zero_row(layer.state, row);
   }
 }
 
@@ -157,10 +176,8 @@ Context make_context(const ModelConfig& config, Segments segments, const at::Ten
 
 void advance(ModelState& state, const Context& context) {
   for (size_t d = 0; d < context.rows.size(); ++d) {
-    const int64_t row = context.rows[d], tokens = context.segments.length(d);
-    state.lengths[row] += tokens;
-    state.pending[row] += tokens - context.replay.segments().commits[d];
-    state.certain[row] = 0;
+    state.advance(context.rows[d], context.segments.length(d),
+                  context.replay.segments().commits[d]);
   }
 }
 

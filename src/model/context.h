@@ -22,29 +22,46 @@ struct MixerState {
   at::Tensor pending;       // [rows, max_drafts, what the mixer computes its state from]
 };
 
-// What decoding knows of its rows. The last tokens of a row may be drafts: seen, but perhaps not to
-// stay. Keys and values of drafts are written and, when they go, written over. A recurrent state
-// cannot be taken back, so it stops before the first draft; the inputs of what follows are kept as
-// pending, and the next pass replays those that stayed (Algorithm 2 of arXiv 2408.15237).
-struct ModelState {
-  // capacity: the most tokens a row may hold; recurrent layers do not depend on it.
+// What decoding knows of the tokens of its rows. The last ones of a row may be drafts: seen, but
+// perhaps not to stay. Keys and values of drafts are written and, when they go, written over. A
+// recurrent state cannot be taken back, so it stops before the first draft; the inputs of what
+// follows are kept as pending, and the next pass replays those that stayed (Algorithm 2 of arXiv
+// 2408.15237).
+struct RowCounts {
   // max_drafts: the most drafts of a row at any time.
-  ModelState(const ModelConfig& config, int64_t rows, int64_t capacity,
-             const at::TensorOptions& options, int64_t max_drafts = 0);
+  RowCounts(int64_t rows, int64_t max_drafts)
+      : max_drafts(max_drafts), lengths(rows, 0), pending(rows, 0), certain(rows, 0) {}
 
   int64_t rows() const { return static_cast<int64_t>(lengths.size()); }
   int64_t drafts(int64_t row) const { return pending[row] - certain[row]; }
+  // How many of a row's pending and new tokens, the last `new_drafts` of which are drafts,
+  // recurrent states hold after a pass. Throws c10::Error where the row cannot take them.
+  int64_t commit_of(int64_t row, int64_t new_tokens, int64_t new_drafts) const;
+  // What such a pass does to the counts; commit: what commit_of gave.
+  void advance(int64_t row, int64_t new_tokens, int64_t commit);
   // The first `count` drafts of a row stay, the others are forgotten.
   void commit(int64_t row, int64_t count);
+  // Takes a row back to its first `count` tokens. False when that is before its first draft.
+  bool take_back(int64_t row, int64_t count);
+  void clear(int64_t row) { lengths[row] = pending[row] = certain[row] = 0; }
+
+  int64_t max_drafts;
+  std::vector<int64_t> lengths;  // tokens seen, per row, drafts included
+  std::vector<int64_t> pending;  // how many of them recurrent states do not hold yet
+  std::vector<int64_t> certain;  // how many of the pending ones stay
+};
+
+// The counts and the memory of every layer.
+struct ModelState : RowCounts {
+  // capacity: the most tokens a row may hold; recurrent layers do not depend on it.
+  ModelState(const ModelConfig& config, int64_t rows, int64_t capacity,
+             const at::TensorOptions& options, int64_t max_drafts = 0);
+
   // Forgets everything of one row, so that a new sequence can start there.
   void reset(int64_t row);
   int64_t bytes() const;
 
   int64_t capacity;
-  int64_t max_drafts;
-  std::vector<int64_t> lengths;  // tokens seen, per row, drafts included
-  std::vector<int64_t> pending;  // how many of them recurrent states do not hold yet
-  std::vector<int64_t> certain;  // how many of the pending ones stay
   std::vector<MixerState> layers;
 };
 

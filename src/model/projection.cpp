@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "core/error.h"
+#include "model/cuda_weights.h"
 #include "model/model.h"
 
 namespace mambify {
@@ -31,10 +32,14 @@ std::vector<std::vector<at::Tensor>> groups_of(const ModelConfig&, const Mamba2&
 
 }  // namespace
 
-PackedWeights::PackedWeights(const Model& model, WeightFormat format) : format_(format) {
-  if (!model.embedding.is_cpu()) {
-    TORCH_CHECK(format == WeightFormat::native, "int8 weights: no kernel for ",
-                model.embedding.device());
+PackedWeights::PackedWeights(const Model& model, WeightFormat format,
+                             std::optional<int> cuda_device)
+    : format_(format) {
+  if (cuda_device) {
+    if (format != WeightFormat::native) {
+      throw Error("int8 weights are for the CPU; on a CUDA device weights are fp32 or bf16");
+    }
+    cuda_ = make_cuda_weights(model, *cuda_device);
     return;
   }
   for (const Block& block : model.blocks) {
@@ -73,7 +78,7 @@ const PackedMatrix* PackedWeights::find(const at::Tensor& first) const {
 }
 
 int64_t PackedWeights::bytes() const {
-  int64_t total = 0;
+  int64_t total = cuda_ != nullptr ? cuda_->matrix_bytes() : 0;
   for (const auto& [weight, matrix] : matrices_) {
     total += static_cast<int64_t>(matrix.panels.nbytes());
   }
@@ -81,7 +86,7 @@ int64_t PackedWeights::bytes() const {
 }
 
 int64_t PackedWeights::native_bytes() const {
-  int64_t total = 0;
+  int64_t total = cuda_ != nullptr ? cuda_->matrix_bytes() : 0;
   for (const auto& [weight, matrix] : matrices_) {
     total += matrix.outputs * matrix.inputs * static_cast<int64_t>(c10::elementSize(matrix.type));
   }

@@ -3,6 +3,8 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <memory>
+#include <optional>
 #include <unordered_map>
 #include <vector>
 
@@ -10,22 +12,27 @@
 
 namespace mambify {
 
+class CudaWeights;
 struct Attention;
 struct Mamba1;
 struct Mlp;
 struct Model;
 
-// Copies of a model's weight matrices in the layout of rows_linear. Matrices that are multiplied by
-// the same input stand in one, so that they are one product. The embedding, which is looked up, and
-// everything small stay with the model.
+// Copies of a model's weight matrices in the layout that decoding multiplies by. Matrices that are
+// multiplied by the same input stand in one, so that they are one product. On the CPU that is the
+// layout of rows_linear, and the embedding, which is looked up, and everything small stay with the
+// model; on a CUDA device (its number) it is all of the model, see CudaWeights.
 class PackedWeights {
  public:
-  // Weights that change afterwards, or belong to another model, are not those that were packed. Of
-  // a model that is not on the CPU nothing is packed, and products are with its own tensors.
-  explicit PackedWeights(const Model& model, WeightFormat format = WeightFormat::native);
+  // The model is on the CPU either way. Weights that change afterwards, or belong to another model,
+  // are not those that were packed. Throws Error for int8 weights on CUDA.
+  explicit PackedWeights(const Model& model, WeightFormat format = WeightFormat::native,
+                         std::optional<int> cuda_device = std::nullopt);
 
   // The packed form of a group that begins with this tensor of the model; null when none does.
   const PackedMatrix* find(const at::Tensor& first) const;
+  // The weights on a CUDA device; null when they are on the CPU.
+  const CudaWeights* cuda() const { return cuda_.get(); }
   // Of the packed matrices, and of the model's own that they stand for.
   int64_t bytes() const;
   int64_t native_bytes() const;
@@ -38,6 +45,7 @@ class PackedWeights {
   WeightFormat format_;
   PanelMemory memory_;
   std::unordered_map<const at::TensorImpl*, PackedMatrix> matrices_;
+  std::shared_ptr<const CudaWeights> cuda_;
 };
 
 // x weight^T + bias. x: [rows, inputs]; weight: [outputs, inputs]; bias: [outputs] or undefined.

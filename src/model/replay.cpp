@@ -24,11 +24,7 @@ Replay::Replay(const Segments& documents, const ModelState& state, const std::ve
     const int64_t row = rows[d], pending = state.pending[row], first = row * state.max_drafts;
     const int64_t new_drafts = drafts.empty() ? 0 : drafts[d];
     const int64_t begin = segments_.starts.back(), length = pending + documents.length(d);
-    TORCH_CHECK(state.drafts(row) == 0 || new_drafts == documents.length(d), "row ", row, " has ",
-                state.drafts(row), " drafts, which must be committed or forgotten first");
-    const int64_t commit = state.drafts(row) > 0 ? state.certain[row] : length - new_drafts;
-    TORCH_CHECK(length - commit <= state.max_drafts, "row ", row, " would have ", length - commit,
-                " drafts, and the state holds ", state.max_drafts);
+    const int64_t commit = state.commit_of(row, documents.length(d), new_drafts);
     for (int64_t i = 0; i < pending; ++i) {
       order.push_back(static_cast<int64_t>(replayed.size()));
       replayed.push_back(first + i);

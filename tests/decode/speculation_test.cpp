@@ -12,6 +12,7 @@
 #include "convert/convert.h"
 #include "core/random.h"
 #include "decode/engine.h"
+#include "kernels/cuda/runtime.h"
 #include "model/load.h"
 #include "testing.h"
 
@@ -100,6 +101,7 @@ const std::map<std::string, std::function<Model()>> kModels = {
 
 struct Case {
   std::string model, format;  // fp32, bf16, or int8 weights
+  bool cuda = false;
 };
 
 // One row's state, as bytes that can be compared: of keys and values what the row has read.
@@ -129,9 +131,10 @@ class Speculation : public ::testing::TestWithParam<Case> {
   }
 
   void SetUp() override {
+    const bool cuda = GetParam().cuda;
     to(model_, at::kCPU, GetParam().format == "bf16" ? at::kBFloat16 : at::kFloat);
-    packed_.emplace(model_,
-                    GetParam().format == "int8" ? WeightFormat::int8 : WeightFormat::native);
+    packed_.emplace(model_, GetParam().format == "int8" ? WeightFormat::int8 : WeightFormat::native,
+                    cuda ? std::optional<int>(0) : std::nullopt);
   }
 
   // For an engine over the model.
@@ -284,7 +287,9 @@ TEST_P(Speculation, AnotherModelsGuessesChangeNoBit) {
   Model other = clone(model_);
   at::manual_seed(3);
   other.final_norm = other.final_norm + at::randn_like(other.final_norm) * 0.3;
-  const auto drafter = model_drafter(other, 8, product().context, 5);
+  const PackedWeights others(other, WeightFormat::native,
+                             GetParam().cuda ? std::optional<int>(0) : std::nullopt);
+  const auto drafter = model_drafter(other, 8, product().context, 5, &others);
   int64_t accepted = 0;
   ASSERT_NO_FATAL_FAILURE(expect_same(*drafter, 5, 8, 0, &accepted));
   EXPECT_GT(accepted, 0);
@@ -330,13 +335,16 @@ std::vector<Case> all_cases() {
   std::vector<Case> cases;
   for (const auto& [name, make] : kModels) {
     for (const char* format : {"fp32", "bf16", "int8"}) cases.push_back({name, format});
+    if (kernels::cuda_device_count() == 0) continue;
+    for (const char* format : {"fp32", "bf16"}) cases.push_back({name, format, /*cuda=*/true});
   }
   return cases;
 }
 
 INSTANTIATE_TEST_SUITE_P(Models, Speculation, ::testing::ValuesIn(all_cases()),
                          [](const auto& info) {
-                           return info.param.model + "_" + info.param.format;
+                           return info.param.model + "_" + info.param.format +
+                                  (info.param.cuda ? "_cuda" : "");
                          });
 
 }  // namespace
