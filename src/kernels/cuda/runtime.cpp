@@ -37,6 +37,8 @@ DeviceMemory::DeviceMemory(int64_t bytes) : bytes_(bytes) {
   }
   check_cuda(code);
   check_cuda(cudaMemset(data_, 0, static_cast<size_t>(bytes)));
+  // Streams of our own do not wait for the default one.
+  check_cuda(cudaStreamSynchronize(nullptr));
 }
 
 DeviceMemory::~DeviceMemory() { cudaFree(data_); }
@@ -54,6 +56,7 @@ void DeviceMemory::write(const void* source, int64_t bytes, int64_t offset) {
   check_range("a write", bytes, offset, bytes_);
   check_cuda(
       cudaMemcpy(as<char>() + offset, source, static_cast<size_t>(bytes), cudaMemcpyHostToDevice));
+  check_cuda(cudaStreamSynchronize(nullptr));
 }
 
 void DeviceMemory::read(void* target, int64_t bytes, int64_t offset) const {
