@@ -62,7 +62,7 @@ tidy: build
 	scripts/tidy.sh
 
 format:
-	git ls-files '*.cpp' '*.h' | xargs clang-format -i
+	git ls-files '*.cpp' '*.h' '*.cu' '*.cuh' | xargs clang-format -i
 
 clean:
 	rm -rf build build-asan build-fuzz

@@ -1,9 +1,9 @@
 // The plan of a pass of decoding on a CUDA device: what its graph of kernels reads of it.
 #pragma once
 
-#include <compare>
 #include <cstdint>
 #include <span>
+#include <tuple>
 #include <vector>
 
 #include "decode/model_rows.h"
@@ -25,7 +25,11 @@ struct Bucket {
   int64_t tokens, sequences, scored;
   int64_t longest;  // most tokens of one sequence
   int64_t splits;   // of the attention's cache
-  auto operator<=>(const Bucket&) const = default;
+
+  bool operator<(const Bucket& other) const {
+    return std::tie(tokens, sequences, scored, longest, splits) <
+           std::tie(other.tokens, other.sequences, other.scored, other.longest, other.splits);
+  }
 };
 
 // The graphs that are recorded: of every number of tokens up to 8, then of multiples of 8; splits

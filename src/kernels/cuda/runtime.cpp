@@ -143,12 +143,6 @@ void copy_to_device(void* device, const PinnedMemory& source, int64_t bytes, Cud
                              cudaMemcpyHostToDevice, static_cast<cudaStream_t>(stream)));
 }
 
-void copy_to_host(PinnedMemory& target, const void* device, int64_t bytes, CudaStream stream) {
-  check_range("a copy", bytes, 0, target.bytes());
-  check_cuda(cudaMemcpyAsync(target.as<void>(), device, static_cast<size_t>(bytes),
-                             cudaMemcpyDeviceToHost, static_cast<cudaStream_t>(stream)));
-}
-
 void synchronise(CudaStream stream) {
   check_cuda(cudaStreamSynchronize(static_cast<cudaStream_t>(stream)));
 }

@@ -255,8 +255,8 @@ __global__ void __launch_bounds__(kThreads, 1)
 #pragma unroll
         for (int v = 0; v < kParts; ++v) {
           const int k = input_of(chunk) + v * 32;
-          if (k < width)
-            copy_async(to + (n * kParts + v) * 32, x[n] + k, min(16, (inputs - k) * 2));
+          if (k >= width) continue;
+          copy_async(to + (n * kParts + v) * 32, x[n] + k, min(16, (inputs - k) * 2));
         }
       }
     }
