@@ -22,9 +22,13 @@ void add_bench_model_options(CLI::App& verb, BenchModelOptions& options) {
 }
 
 Model bench_model(const BenchModelOptions& options, const CommonOptions& common) {
-  return options.shape.empty() ? load_model(options.model, compute_dtype(common))
-                               : random_model(options.shape, compute_dtype(common), common.seed,
-                                              /*alike=*/cuda_device(common).has_value());
+  return bench_model(options, common, /*alike=*/cuda_device(common).has_value());
+}
+
+Model bench_model(const BenchModelOptions& options, const CommonOptions& common, bool alike) {
+  return options.shape.empty()
+             ? load_model(options.model, compute_dtype(common))
+             : random_model(options.shape, compute_dtype(common), common.seed, alike);
 }
 
 double measured_read_gigabytes_per_second(const CommonOptions& common) {

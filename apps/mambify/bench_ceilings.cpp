@@ -1,4 +1,5 @@
 // What the machine can do: the rate at which memory is read and at which matrices are multiplied.
+#include <ATen/ops/empty.h>
 #include <ATen/ops/mm.h>
 #include <ATen/ops/randn.h>
 #include <ATen/ops/sum.h>
@@ -40,12 +41,16 @@ double measured_read_gigabytes_per_second() {
   return total > 0 ? static_cast<double>(words.nbytes()) / seconds / 1e9 : 0;
 }
 
-double measured_gemm_gigaflops(at::ScalarType dtype) {
+double measured_gemm_gigaflops(at::ScalarType dtype, at::Device device) {
   const c10::InferenceMode inference;
-  constexpr int64_t kSize = 2048;
-  const at::Tensor a = at::randn({kSize, kSize}).to(dtype), b = at::randn({kSize, kSize}).to(dtype);
-  const double seconds = fastest([&] { at::mm(a, b); });
-  return 2.0 * kSize * kSize * kSize / seconds / 1e9;
+  const int64_t size = device.is_cpu() ? 2048 : 8192;
+  const auto options = at::TensorOptions(dtype).device(device);
+  const at::Tensor a = at::randn({size, size}, options), b = at::randn({size, size}, options);
+  at::Tensor c = at::empty({size, size}, options);
+  // Reading a number waits for the device.
+  const double seconds = fastest([&] { at::mm_out(c, a, b)[0][0].item(); });
+  const auto n = static_cast<double>(size);
+  return 2.0 * n * n * n / seconds / 1e9;
 }
 
 }  // namespace mambify

@@ -20,12 +20,15 @@ struct BenchModelOptions {
 
 // --model and --shape, one of which is required.
 void add_bench_model_options(CLI::App& verb, BenchModelOptions& options);
+// alike: as random_model's, of a shape; by default for a CUDA device, where weights are copied.
 Model bench_model(const BenchModelOptions& options, const CommonOptions& common);
+Model bench_model(const BenchModelOptions& options, const CommonOptions& common, bool alike);
 
 // What this machine can do, measured now with the threads that are set.
 double measured_read_gigabytes_per_second();  // a sum over 512 MB, the best of several
 double measured_read_gigabytes_per_second(const CommonOptions& common);  // of its --device
-double measured_gemm_gigaflops(at::ScalarType dtype);  // square products, the best of several
+// Square products, the best of several.
+double measured_gemm_gigaflops(at::ScalarType dtype, at::Device device);
 
 // What computes, as a report names it.
 std::string bench_machine(const CommonOptions& common);

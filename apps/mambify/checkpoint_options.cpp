@@ -2,11 +2,25 @@
 
 #include "core/error.h"
 #include "io/gguf.h"
+#include "model/load.h"
+#include "ops/cuda.h"
 
 namespace mambify {
 
 at::ScalarType compute_dtype(const CommonOptions& options) {
   return options.dtype == "bf16" ? at::kBFloat16 : at::kFloat;
+}
+
+at::Device compute_device(const CommonOptions& options) {
+  const std::optional<int> number = cuda_device(options);
+  return number ? load_torch_cuda(*number) : at::Device(at::kCPU);
+}
+
+Model load_compute_model(const std::string& path, const CommonOptions& options) {
+  const at::Device device = compute_device(options);  // first: a missing one is soon told
+  Model model = load_model(path, compute_dtype(options));
+  to(model, device, compute_dtype(options));
+  return model;
 }
 
 bool has_tokenizer(const std::string& model) {

@@ -13,7 +13,7 @@ namespace mambify {
 
 void add_common_options(CLI::App& verb, CommonOptions& options) {
   verb.add_option("--device", options.device,
-                  "where to compute: cpu, cuda or cuda:N (decoding only)")
+                  "where to compute: cpu, cuda or cuda:N")
       ->capture_default_str();
   verb.add_option("--dtype", options.dtype, "compute type: fp32 or bf16")
       ->check(CLI::IsMember({"fp32", "bf16"}))
@@ -27,8 +27,8 @@ void add_common_options(CLI::App& verb, CommonOptions& options) {
 void apply_common_options(const CommonOptions& options, Devices devices) {
   if (cuda_device(options) && devices == Devices::cpu) {
     throw Error(
-        "--device {}: this verb computes on the cpu only; generate, chat, synthesize and "
-        "bench decode on cuda",
+        "--device {}: this verb computes on the cpu only; what decodes, trains and evaluates takes "
+        "a cuda device",
         options.device);
   }
   if (options.threads > 0) at::set_num_threads(options.threads);

@@ -3,6 +3,7 @@
 
 #include <memory>
 
+#include "checkpoint_options.h"
 #include "common_options.h"
 #include "core/error.h"
 #include "distill/trainer.h"
@@ -61,9 +62,10 @@ void run_distill(const DistillVerbOptions& options) {
     return;
   }
   if (options.recipe.empty()) throw UsageError("distill: a recipe is required");
-  apply_common_options(options.common);
-  const RunSummary summary =
-      run_recipe(load_recipe(options.recipe, options.overrides), {.resume = options.resume});
+  apply_common_options(options.common, Devices::cpu_or_cuda);
+  const Recipe recipe = load_recipe(options.recipe, options.overrides);
+  const RunSummary summary = run_recipe(
+      recipe, {.resume = options.resume, .device = compute_device(options.common)});
   if (options.common.json) {
     print_json(describe(summary));
   } else {
@@ -84,6 +86,8 @@ void add_distill(CLI::App& app) {
   verb->add_flag("--resume", options->resume, "go on from the newest checkpoint of the run");
   verb->add_flag("--print-keys", options->print_keys, "list every key of a recipe, and stop");
   // Seed, compute type and the rest are the recipe's: a run is what its recipe says.
+  verb->add_option("--device", options->common.device, "where to compute: cpu, cuda or cuda:N")
+      ->capture_default_str();
   verb->add_option("--threads", options->common.threads, "processor threads (default: all cores)")
       ->check(CLI::Range(1, 1024));
   verb->add_flag("--json", options->common.json, "print exactly one JSON object on stdout");

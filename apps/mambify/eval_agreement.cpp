@@ -5,7 +5,6 @@
 
 #include "eval/agreement.h"
 #include "eval_verbs.h"
-#include "model/load.h"
 
 namespace mambify {
 namespace {
@@ -18,12 +17,12 @@ struct AgreementVerbOptions {
 };
 
 void run(const AgreementVerbOptions& options) {
-  apply_common_options(options.common);
+  apply_common_options(options.common, Devices::cpu_or_cuda);
   const Tokenizer tokenizer = Tokenizer::load(options.teacher);
   check_same_vocabulary(options.model, Tokenizer::load(options.model), options.teacher, tokenizer);
   const std::vector<Document> documents = read_eval_data(options.data, tokenizer);
-  const Model student = load_model(options.model, compute_dtype(options.common));
-  const Model teacher = load_model(options.teacher, compute_dtype(options.common));
+  const Model student = load_compute_model(options.model, options.common);
+  const Model teacher = load_compute_model(options.teacher, options.common);
   const AgreementResult result = agreement(student, teacher, documents, options.measure);
   if (options.common.json) {
     print_json({{"kl", result.kl},

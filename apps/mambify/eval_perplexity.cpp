@@ -5,7 +5,6 @@
 
 #include "eval/perplexity.h"
 #include "eval_verbs.h"
-#include "model/load.h"
 
 namespace mambify {
 namespace {
@@ -21,7 +20,7 @@ struct PerplexityVerbOptions {
 PerplexityResult measure(const std::string& path, const std::string& text,
                          const PerplexityVerbOptions& options) {
   const std::vector<TokenId> ids = Tokenizer::load(path).encode_prompt(text);
-  const Model model = load_model(path, compute_dtype(options.common));
+  const Model model = load_compute_model(path, options.common);
   return perplexity(model, ids, options.measure);
 }
 
@@ -39,7 +38,7 @@ void print_row(const char* who, const json& row) {
 }
 
 void run(const PerplexityVerbOptions& options) {
-  apply_common_options(options.common);
+  apply_common_options(options.common, Devices::cpu_or_cuda);
   const std::string text = read_text_file(options.text_file);
   json result = describe(measure(options.model, text, options));
   if (!options.teacher.empty())

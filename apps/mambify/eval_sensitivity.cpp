@@ -7,7 +7,6 @@
 #include "core/error.h"
 #include "eval/sensitivity.h"
 #include "eval_verbs.h"
-#include "model/load.h"
 
 namespace mambify {
 namespace {
@@ -26,7 +25,7 @@ struct SensitivityVerbOptions {
 // A trained student, or the teacher with every attention layer freshly converted.
 Model converted_model(const Model& teacher, const SensitivityVerbOptions& options) {
   if (!options.student.empty()) {
-    return load_model(options.student, compute_dtype(options.common));
+    return load_compute_model(options.student, options.common);
   }
   ConvertOptions convert_options;
   convert_options.mixer = parse_mixer_kind(options.mixer);
@@ -35,7 +34,9 @@ Model converted_model(const Model& teacher, const SensitivityVerbOptions& option
   convert_options.keep_rotary = options.keep_rotary;
   convert_options.seed = options.common.seed;
   Model converted = teacher;
+  to(converted, at::kCPU, at::kFloat);
   convert_in_place(converted, convert_options);
+  to(converted, teacher.embedding.device(), teacher.embedding.scalar_type());
   return converted;
 }
 
@@ -50,10 +51,10 @@ void print_text(const SensitivityResult& result) {
 }
 
 void run(const SensitivityVerbOptions& options) {
-  apply_common_options(options.common);
+  apply_common_options(options.common, Devices::cpu_or_cuda);
   const Tokenizer tokenizer = Tokenizer::load(options.teacher);
   const std::vector<Document> documents = read_eval_data(options.data, tokenizer);
-  const Model teacher = load_model(options.teacher, compute_dtype(options.common));
+  const Model teacher = load_compute_model(options.teacher, options.common);
   const Model converted = converted_model(teacher, options);
   const SensitivityResult result = sensitivity(teacher, converted, documents, options.measure);
   const json summary = to_json(result);

@@ -6,7 +6,6 @@
 #include "eval/statistics.h"
 #include "eval/tasks.h"
 #include "eval_verbs.h"
-#include "model/load.h"
 
 namespace mambify {
 namespace {
@@ -22,7 +21,7 @@ struct TasksVerbOptions {
 std::vector<TaskOutcome> measure(const std::string& path, const std::vector<Task>& tasks,
                                  const CommonOptions& common) {
   const Tokenizer tokenizer = Tokenizer::load(path);
-  const Model model = load_model(path, compute_dtype(common));
+  const Model model = load_compute_model(path, common);
   std::vector<TaskOutcome> outcomes;
   for (const Task& task : tasks) outcomes.push_back(run_task(model, tokenizer, task));
   return outcomes;
@@ -97,7 +96,7 @@ void print_task(const json& task) {
 }
 
 void run(const TasksVerbOptions& options) {
-  apply_common_options(options.common);
+  apply_common_options(options.common, Devices::cpu_or_cuda);
   const std::vector<Task> tasks = read_tasks(options.tasks, options.limit);
   const std::vector<TaskOutcome> model = measure(options.model, tasks, options.common);
   std::vector<TaskOutcome> teacher;

@@ -10,7 +10,6 @@
 #include "eval/passes.h"
 #include "io/json_reader.h"
 #include "io/safetensors.h"
-#include "model/load.h"
 #include "text/tokenizer.h"
 #include "verbs.h"
 
@@ -50,7 +49,7 @@ void write_logits(const Model& model, const at::Tensor& hidden, const std::strin
 }
 
 void run_score(const ScoreOptions& options) {
-  apply_common_options(options.common);
+  apply_common_options(options.common, Devices::cpu_or_cuda);
   const c10::InferenceMode inference;
   const std::vector<TokenId> ids = options.ids_file.empty()
                                        ? Tokenizer::load(options.model).encode_prompt(options.text)
@@ -59,7 +58,7 @@ void run_score(const ScoreOptions& options) {
     throw Error("the sequence has {} tokens, expected at least 2: the first is not predicted",
                 ids.size());
   }
-  const Model model = load_model(options.model, compute_dtype(options.common));
+  const Model model = load_compute_model(options.model, options.common);
   const auto length = static_cast<int64_t>(ids.size());
   const std::vector<TokenSpan> documents = {ids};
   const Pass pass = make_passes(documents).front();

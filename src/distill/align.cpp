@@ -32,23 +32,25 @@ class Align : public Objective {
   // The teacher's attention is defined at every token, whoever wrote it.
   double weight(const Batch& batch) const override { return static_cast<double>(batch.tokens()); }
 
-  Losses accumulate(const Batch& batch, double share) override {
+  LossTensors accumulate(const Batch& batch, double share) override {
     const at::NoGradGuard no_grad;
     const auto options = teacher_.embedding.options();
     const Context taught = make_context(teacher_.config, batch.segments, options);
     const Context learnt = make_context(student_.config, batch.segments, options);
-    Losses losses;
+    std::vector<at::Tensor> missed;
     at::Tensor x = embed(teacher_, ids_of(batch, teacher_));
     for (int64_t layer = 0; layer <= last_; ++layer) {
       const Block& block = teacher_.blocks[layer];
       const at::Tensor u = rms_norm(x, block.input_norm, teacher_.config.norm_eps);
       const at::Tensor target = forward(teacher_.config, block.mixer, u, taught, nullptr);
       if (is_aligned(layer)) {
-        losses.layers.push_back(fit(student_.blocks[layer].mixer, u, target, learnt, share));
-        losses.total += losses.layers.back();
+        missed.push_back(fit(student_.blocks[layer].mixer, u, target, learnt, share));
       }
       if (layer < last_) x = mlp_forward(teacher_, layer, x + target);
     }
+    LossTensors losses;
+    losses.layers = at::stack(missed).to(at::kDouble);
+    losses.total = losses.layers.sum();
     return losses;
   }
 
@@ -59,15 +61,15 @@ class Align : public Objective {
   }
 
   // Squared error over the target's mean square: the share of the attention's output missed.
-  double fit(const Mixer& mixer, const at::Tensor& u, const at::Tensor& target,
-             const Context& context, double share) const {
+  at::Tensor fit(const Mixer& mixer, const at::Tensor& u, const at::Tensor& target,
+                 const Context& context, double share) const {
     const at::Tensor wanted = target.to(at::kFloat);
     const at::Tensor scale = wanted.square().mean().clamp_min(1e-12);
     const at::AutoGradMode grad(true);
     const at::Tensor made = forward(student_.config, mixer, u, context, nullptr);
     const at::Tensor loss = (made.to(at::kFloat) - wanted).square().mean() / scale;
     (loss * share).backward();
-    return loss.item<double>();
+    return loss.detach();
   }
 
   const Model& teacher_;

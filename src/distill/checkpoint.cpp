@@ -1,5 +1,6 @@
 #include "distill/checkpoint.h"
 
+#include <ATen/ops/from_blob.h>
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -69,7 +70,9 @@ void remove_all_but_newest(const fs::path& run) {
 
 void write_moments(const fs::path& file, AdamW& optimizer) {
   std::vector<TensorToWrite> entries;
-  optimizer.for_each_moment([&](const std::string& name, at::Tensor& moment) {
+  std::vector<at::Tensor> on_host;
+  optimizer.for_each_moment([&](const std::string& name, at::Tensor& device_moment) {
+    const at::Tensor& moment = on_host.emplace_back(device_moment.cpu());
     entries.push_back({name,
                        DType::f32,
                        moment.sizes().vec(),
@@ -86,7 +89,9 @@ void save_checkpoint(const fs::path& run, const TrainingState& state, uint64_t f
   const fs::path path = run / "checkpoints" / fmt::format("step-{}", state.step);
   write_directory_atomically(path, [&](const fs::path& folder) {
     fs::create_directory(folder / "model");
-    save_model(student, folder / "model");
+    Model on_host = student;  // handles
+    to(on_host, at::kCPU, at::kFloat);
+    save_model(on_host, folder / "model");
     nlohmann::json json = {{"format", kFormat},
                            {"recipe", fmt::format("{:016x}", fingerprint)},
                            {"optimizer_steps", optimizer == nullptr ? 0 : optimizer->steps()}};
@@ -135,7 +140,7 @@ void load_optimizer(const Checkpointed& checkpoint, AdamW& optimizer) {
                   dtype_name(view.dtype), shape_text(view.shape), dtype_name(DType::f32),
                   shape_text(moment.sizes()));
     }
-    std::memcpy(moment.data_ptr(), view.bytes.data(), view.bytes.size());
+    moment.copy_(at::from_blob(const_cast<std::byte*>(view.bytes.data()), moment.sizes()));
   });
   const nlohmann::json json = read_json(checkpoint.folder / "state.json");
   optimizer.set_steps(JsonReader(json, (checkpoint.folder / "state.json").string())

@@ -21,7 +21,7 @@ class Distill : public Objective {
 
   double weight(const Batch& batch) const override { return batch.total_weight(); }
 
-  Losses accumulate(const Batch& batch, double share) override {
+  LossTensors accumulate(const Batch& batch, double share) override {
     const at::Tensor ids = ids_of(batch, student_);
     if (batch.total_weight() == 0) return {};
     const auto options = student_.embedding.options();
@@ -40,15 +40,16 @@ class Distill : public Objective {
                    .teacher_hidden = taught,
                    .teacher_weight = teacher_weight,
                    .labels = labels_of(batch, student_),
-                   .mask = weights_of(batch, student_)},
+                   .mask = weights_of(batch, student_),
+                   .places = counted_places_of(batch, student_)},
                   {.kl_weight = stage_.kl_weight, .ce_weight = stage_.ce_weight});
     (result.loss * share).backward();
-    Losses losses;
-    losses.total = result.loss.item<double>();
+    LossTensors losses;
+    losses.total = result.loss.detach().to(at::kDouble);
     if (stage_.ce_weight > 0) losses.ce = result.ce;
     if (stage_.kl_weight > 0) {
       losses.kl = result.kl;
-      losses.agreement = static_cast<double>(result.agreed) / static_cast<double>(result.counted);
+      losses.agreement = result.agreed / static_cast<double>(result.counted);
     }
     return losses;
   }

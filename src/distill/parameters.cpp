@@ -38,20 +38,26 @@ bool matches_pattern(std::string_view pattern, std::string_view text) {
 
 std::vector<TrainedParameter> select_parameters(Model& master, Model& compute,
                                                 const StageSection& stage) {
-  std::vector<TrainedParameter> all;
+  struct Candidate {
+    TrainedParameter parameter;
+    at::Tensor* in_master;
+  };
+  std::vector<Candidate> all;
   for_each_parameter(master, [&](const std::string& name, at::Tensor& tensor) {
     const double rate = is_mamba_mixer(master, name)   ? stage.learning_rate
                         : stage.train == TrainSet::all ? stage.learning_rate_rest
                                                        : 0;
-    all.push_back({name, tensor, {}, rate, decays(name, tensor) ? stage.weight_decay : 0});
+    all.push_back({{name, {}, {}, rate, decays(name, tensor) ? stage.weight_decay : 0}, &tensor});
   });
   size_t next = 0;
-  for_each_parameter(compute,
-                     [&](const std::string&, at::Tensor& tensor) { all[next++].compute = tensor; });
+  for_each_parameter(compute, [&](const std::string&, at::Tensor& tensor) {
+    all[next++].parameter.compute = tensor;
+  });
 
+  const bool tied = master.lm_head.is_same(master.embedding);
   std::vector<TrainedParameter> trained;
   std::set<std::string> used;
-  for (TrainedParameter& parameter : all) {
+  for (auto& [parameter, in_master] : all) {
     bool frozen = parameter.peak_rate == 0;
     for (const std::string& pattern : stage.freeze) {
       if (!matches_pattern(pattern, parameter.name)) continue;
@@ -59,8 +65,14 @@ std::vector<TrainedParameter> select_parameters(Model& master, Model& compute,
       frozen = true;
     }
     parameter.compute.set_requires_grad(!frozen);
-    if (!frozen) trained.push_back(std::move(parameter));
+    if (frozen) continue;
+    *in_master = parameter.compute.scalar_type() == at::kFloat
+                     ? parameter.compute
+                     : in_master->to(parameter.compute.device(), at::kFloat);
+    parameter.master = *in_master;
+    trained.push_back(std::move(parameter));
   }
+  if (tied) master.lm_head = master.embedding;
   for (const std::string& pattern : stage.freeze) {
     if (!used.contains(pattern)) {
       throw Error("freeze of stage {}: no parameter is named \"{}\"; names are such as \"{}\"",

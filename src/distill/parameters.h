@@ -12,8 +12,8 @@
 
 namespace mambify {
 
-// master: what is optimized, fp32. compute: what the forward pass reads and what collects the
-// gradient; the same tensor unless the compute type is bf16.
+// master: what is optimized, fp32, where `compute` is. compute: what the forward pass reads and
+// what collects the gradient; the same tensor unless the compute type is bf16.
 struct TrainedParameter {
   std::string name;  // as for_each_parameter gives it
   at::Tensor master, compute;
@@ -22,9 +22,10 @@ struct TrainedParameter {
 };
 
 // Marks exactly the parameters of `compute` that the stage trains as requiring gradients, and
-// returns them in for_each_parameter's order. Mixers of Mamba layers learn at learning_rate, all
-// else at learning_rate_rest; a rate of 0 or a pattern of `freeze` leaves a parameter out. Throws
-// Error when nothing is left, or a pattern matches nothing.
+// returns them in for_each_parameter's order. In `master` they are fp32 and on the same device
+// afterwards; what is not trained stays where it was. Mixers of Mamba layers learn at
+// learning_rate, all else at learning_rate_rest; a rate of 0 or a pattern of `freeze` leaves a
+// parameter out. Throws Error when nothing is left, or a pattern matches nothing.
 std::vector<TrainedParameter> select_parameters(Model& master, Model& compute,
                                                 const StageSection& stage);
 

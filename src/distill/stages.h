@@ -1,6 +1,8 @@
 // What the stages of a recipe differ in: how they are cut into phases, and their loss.
 #pragma once
 
+#include <ATen/core/Tensor.h>
+
 #include <memory>
 #include <optional>
 #include <vector>
@@ -31,10 +33,17 @@ struct Losses {
   double total = 0;  // what is minimised
   std::optional<double> kl, ce, agreement;
   std::vector<double> layers;  // align: relative squared error per converted layer
+};
+
+// The same where they were computed: a step leaves them there, since reading one makes the host
+// wait for a CUDA device. Scalars in fp64; undefined where a stage has none.
+struct LossTensors {
+  at::Tensor total, kl, ce, agreement;
+  at::Tensor layers;  // [n]
 
   // Adds share times the other's values.
-  void add(const Losses& other, double share);
-  bool is_finite() const;
+  void add(const LossTensors& other, double share);
+  Losses read() const;
 };
 
 class Objective {
@@ -43,7 +52,7 @@ class Objective {
   // What a part of a step counts for: its tokens under the loss.
   virtual double weight(const Batch& batch) const = 0;
   // The losses of one part; adds the gradient of share * total to the student's parameters.
-  virtual Losses accumulate(const Batch& batch, double share) = 0;
+  virtual LossTensors accumulate(const Batch& batch, double share) = 0;
 };
 
 // Both models must outlive the objective. The teacher's parameters require no gradient.

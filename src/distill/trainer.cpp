@@ -33,15 +33,16 @@ at::ScalarType scalar_type(ComputeType type) {
 
 class Trainer {
  public:
-  Trainer(const Recipe& recipe, RunInputs inputs)
+  Trainer(const Recipe& recipe, RunInputs inputs, at::Device device)
       : recipe_(recipe),
+        device_(device),
         folder_(recipe.run.dir),
         inputs_(std::move(inputs)),
         stream_(inputs_.data, recipe.data.sequence_length, recipe.run.seed),
         phases_(plan_phases(recipe, inputs_.student.config.n_layer())) {
     for_each_parameter(inputs_.teacher,
                        [](const std::string&, at::Tensor& t) { t.set_requires_grad(false); });
-    to(inputs_.teacher, at::kCPU, scalar_type(recipe.run.dtype));
+    to(inputs_.teacher, device, scalar_type(recipe.run.dtype));
   }
 
   RunSummary run(const RunOptions& options) {
@@ -81,9 +82,10 @@ class Trainer {
     if (phase.keep_attention && state_.phase_step == 0) {
       convert_in_place(inputs_.student, conversion(recipe_, *phase.keep_attention));
     }
-    Model compute = inputs_.student;  // handles: the same tensors under fp32
-    to(compute, at::kCPU, scalar_type(recipe_.run.dtype));
+    Model compute = inputs_.student;  // handles: on the CPU in fp32 the same tensors
+    to(compute, device_, scalar_type(recipe_.run.dtype));
     AdamW optimizer(select_parameters(inputs_.student, compute, stage), stage);
+    optimizer.set_skipped({state_.skipped, state_.skipped_in_row});
     if (resumed_ && state_.phase_step > 0) load_optimizer(*resumed_, optimizer);
     resumed_.reset();
     const auto objective =
@@ -97,27 +99,37 @@ class Trainer {
     Progress progress(std::string(name_of(stage.kind)),
                       timed ? std::lround(phase.seconds) : phase.steps * stage.batch_tokens,
                       timed ? "s" : "tokens");
-    double step_seconds = 0;
     const auto done = [&] {
       return timed ? state_.phase_seconds >= phase.seconds : state_.phase_step >= phase.steps;
     };
+    StepMetrics metrics;
+    metrics.kind = name_of(stage.kind);
+    metrics.stage = phase.stage;
+    metrics.round = phase.round;
+    auto last_log = start;
+    int64_t unlogged = 0;
     while (!done()) {
       const double along =
-          timed ? (state_.phase_seconds + step_seconds / 2) / phase.seconds
+          timed ? (state_.phase_seconds + metrics.seconds / 2) / phase.seconds
                 : (static_cast<double>(state_.phase_step) + 0.5) / static_cast<double>(phase.steps);
-      const auto step_start = Clock::now();
-      StepMetrics metrics = step(stage, *objective, optimizer, rate_factor(stage, along));
-      step_seconds = seconds_since(step_start);
+      const double factor = rate_factor(stage, along);
+      const StepTensors made = step(stage, *objective, optimizer, factor);
+      ++unlogged;
       state_.phase_seconds = earlier_seconds + seconds_since(start);
-      metrics.stage = phase.stage;
-      metrics.round = phase.round;
-      metrics.seconds = step_seconds;
-      metrics.tokens_per_second = static_cast<double>(stage.batch_tokens) / step_seconds;
-      if (state_.step % recipe_.run.log_every == 0 || done()) metrics_->append(metrics);
+      if (state_.step % recipe_.run.log_every == 0 || done()) {
+        read_step(made, optimizer, metrics);
+        metrics.rate = factor * stage.learning_rate;
+        metrics.rate_rest = stage.train == TrainSet::all ? factor * stage.learning_rate_rest : 0;
+        metrics.seconds = seconds_since(last_log) / static_cast<double>(unlogged);
+        metrics.tokens_per_second = static_cast<double>(stage.batch_tokens) / metrics.seconds;
+        last_log = Clock::now();
+        unlogged = 0;
+        metrics_->append(metrics);
+        stop_when_diverged(stage);
+      }
       progress.update(
           timed ? std::lround(state_.phase_seconds) : state_.phase_step * stage.batch_tokens,
           fmt::format("loss {:.4f}", metrics.losses.total));
-      stop_when_diverged(stage);
       const int64_t every = recipe_.run.checkpoint_every;
       if (every > 0 && state_.step % every == 0 && !done()) checkpoint(&optimizer);
     }
@@ -126,10 +138,17 @@ class Trainer {
     ++state_.phase;
     state_.phase_step = 0;
     state_.phase_seconds = 0;
+    to(inputs_.student, at::kCPU, at::kFloat);
     checkpoint(/*optimizer=*/nullptr);
   }
 
-  StepMetrics step(const StageSection& stage, Objective& objective, AdamW& optimizer,
+  // What a step leaves on the device.
+  struct StepTensors {
+    LossTensors losses;
+    at::Tensor gradient_norm;
+  };
+
+  StepTensors step(const StageSection& stage, Objective& objective, AdamW& optimizer,
                    double factor) {
     const int64_t part_tokens = stage.batch_tokens / stage.accumulation;
     std::vector<Batch> parts;
@@ -138,35 +157,38 @@ class Trainer {
       parts.push_back(stream_.batch(state_.tokens + i * part_tokens, part_tokens));
       total_weight += objective.weight(parts.back());
     }
-    StepMetrics metrics;
+    StepTensors made;
     for (const Batch& part : parts) {
       const double share = objective.weight(part) / std::max(total_weight, 1.0);
-      metrics.losses.add(objective.accumulate(part, share), share);
+      made.losses.add(objective.accumulate(part, share), share);
       optimizer.collect_gradients();
     }
-    metrics.gradient_norm = optimizer.gradient_norm();
-
+    made.gradient_norm = optimizer.gradient_norm();
+    optimizer.step(factor, made.gradient_norm, stage.clip, made.losses.total);
     ++state_.step;
     ++state_.phase_step;
     state_.tokens += stage.batch_tokens;
-    if (metrics.losses.is_finite() && std::isfinite(metrics.gradient_norm)) {
-      const bool clips = stage.clip > 0 && metrics.gradient_norm > stage.clip;
-      optimizer.step(factor, clips ? stage.clip / metrics.gradient_norm : 1);
-      state_.skipped_in_row = 0;
-    } else {
-      optimizer.forget_gradients();
-      ++state_.skipped;
-      ++state_.skipped_in_row;
+    return made;
+  }
+
+  // Waits for a step and writes down what it made.
+  void read_step(const StepTensors& made, const AdamW& optimizer, StepMetrics& metrics) {
+    metrics.losses = made.losses.read();
+    metrics.gradient_norm = made.gradient_norm.item<float>();
+    metrics.step = state_.step;
+    metrics.tokens = state_.tokens;
+    read_skipped(optimizer);
+    if (state_.skipped_in_row > 0) {
       spdlog::warn("step {} skipped: loss {}, gradient norm {}", state_.step, metrics.losses.total,
                    metrics.gradient_norm);
     }
-    metrics.kind = name_of(stage.kind);
-    metrics.step = state_.step;
-    metrics.tokens = state_.tokens;
-    metrics.rate = factor * stage.learning_rate;
-    metrics.rate_rest = stage.train == TrainSet::all ? factor * stage.learning_rate_rest : 0;
     metrics.skipped = state_.skipped;
-    return metrics;
+  }
+
+  void read_skipped(const AdamW& optimizer) {
+    const SkippedSteps skipped = optimizer.skipped();
+    state_.skipped = skipped.total;
+    state_.skipped_in_row = skipped.in_row;
   }
 
   void stop_when_diverged(const StageSection& stage) {
@@ -181,6 +203,7 @@ class Trainer {
   }
 
   void checkpoint(AdamW* optimizer) {
+    if (optimizer != nullptr) read_skipped(*optimizer);
     state_.metrics_bytes = metrics_->sync();
     save_checkpoint(folder_, state_, fingerprint(recipe_), inputs_.student, optimizer);
     write_report(recipe_, folder_);
@@ -194,6 +217,7 @@ class Trainer {
   }
 
   const Recipe& recipe_;
+  const at::Device device_;
   const fs::path folder_;
   RunInputs inputs_;
   PackedStream stream_;
@@ -206,7 +230,7 @@ class Trainer {
 }  // namespace
 
 RunSummary train(const Recipe& recipe, RunInputs inputs, const RunOptions& options) {
-  return Trainer(recipe, std::move(inputs)).run(options);
+  return Trainer(recipe, std::move(inputs), options.device).run(options);
 }
 
 }  // namespace mambify

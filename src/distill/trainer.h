@@ -18,6 +18,8 @@ struct RunOptions {
   // Goes on from the newest checkpoint of the recipe's folder; from the beginning when there is
   // none yet. Without it, a folder that already holds a run is an error.
   bool resume = false;
+  // Where to compute: the CPU, or what load_torch_cuda gave.
+  at::Device device = at::kCPU;
 };
 
 // A stage as metrics.jsonl tells it. Each loss is the mean over the first or the last few lines.
@@ -37,7 +39,7 @@ struct RunSummary {
   std::vector<StageSummary> stages;
 };
 
-// What a run reads. The models are fp32; the teacher is converted to the compute type.
+// What a run reads. The models are fp32, on the CPU; they are converted and moved by the run.
 struct RunInputs {
   Model teacher;
   Model student;

@@ -7,25 +7,10 @@
 
 #include "model/mixers.h"
 #include "ops/decode_attention.h"
+#include "ops/packed_attention.h"
 
 namespace mambify {
 namespace {
-
-// One document from its beginning. q: [T, H, P]; k, v: [T, G, P]; returns [T, H, P].
-at::Tensor causal_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v) {
-  const int64_t repeats = q.size(1) / k.size(1);
-  const auto heads_first = [](const at::Tensor& t) { return t.transpose(0, 1).unsqueeze(0); };
-  // The fused kernel wants as many key/value heads as query heads.
-  const auto repeated = [&](const at::Tensor& t) {
-    if (repeats == 1) return heads_first(t);
-    return heads_first(
-        t.unsqueeze(2).expand({-1, -1, repeats, -1}).reshape({t.size(0), -1, t.size(2)}));
-  };
-  const at::Tensor y = at::scaled_dot_product_attention(heads_first(q), repeated(k), repeated(v),
-                                                        /*attn_mask=*/{}, /*dropout_p=*/0.0,
-                                                        /*is_causal=*/true);
-  return y.squeeze(0).transpose(0, 1);
-}
 
 // A document's new tokens over its cache. q: [T, H, P]; keys, values: [G, positions, P], the last
 // T positions being the new tokens; returns [T, H, P].
@@ -97,16 +82,8 @@ at::Tensor forward(const ModelConfig& config, const Attention& mixer, const at::
   const at::Tensor v = heads(in[2], mixer.v_bias);
 
   at::Tensor y;
-  const Segments& segments = context.segments;
   if (state == nullptr) {
-    std::vector<at::Tensor> documents;
-    for (int64_t d = 0; d < segments.documents(); ++d) {
-      const auto part = [&](const at::Tensor& t) {
-        return t.narrow(0, segments.begin(d), segments.length(d));
-      };
-      documents.push_back(causal_attention(part(q), part(k), part(v)));
-    }
-    y = documents.size() == 1 ? documents.front() : at::cat(documents);
+    y = packed_attention(q, k, v, context.segments);
   } else {
     store_in_cache(state->keys, k, context.token_rows, context.token_positions);
     store_in_cache(state->values, v, context.token_rows, context.token_positions);

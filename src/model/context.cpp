@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <numeric>
 
+#include "ops/cuda.h"
 #include "ops/rotary.h"
 
 namespace mambify {
@@ -130,6 +131,7 @@ Context make_context(const ModelConfig& config, Segments segments, const at::Ten
                      const std::vector<int64_t>& drafts) {
   Context context;
   context.segments = std::move(segments);
+  place_on(context.segments, options.device());
   const Segments& documents = context.segments;
   context.positions.assign(documents.documents(), 0);
   if (state != nullptr) {
@@ -160,7 +162,7 @@ Context make_context(const ModelConfig& config, Segments segments, const at::Ten
       token_rows.narrow(0, documents.begin(d), documents.length(d)).fill_(context.rows[d]);
     }
   }
-  positions = positions.to(options.device());
+  positions = sent_to(positions, options.device());
   const RotaryTable table =
       rotary_table(config.attention.rope, config.attention.head_dim, positions);
   context.replay_cos = table.cos;

@@ -104,10 +104,14 @@ at::Tensor project(const PackedWeights* packed, const at::Tensor& x, const at::T
 std::vector<at::Tensor> project_group(const PackedWeights* packed, const at::Tensor& x,
                                       const std::vector<at::Tensor>& weights) {
   const PackedMatrix* matrix = packed != nullptr ? packed->find(weights.front()) : nullptr;
+  std::vector<int64_t> sizes;
+  for (const at::Tensor& weight : weights) sizes.push_back(weight.size(0));
   if (matrix != nullptr) {
-    std::vector<int64_t> sizes;
-    for (const at::Tensor& weight : weights) sizes.push_back(weight.size(0));
     return rows_linear(x, *matrix).split_with_sizes(sizes, /*dim=*/1);
+  }
+  if (x.is_cuda() && weights.size() > 1) {
+    // Narrow products leave most of a GPU idle; the copy of the weights is small beside them.
+    return at::linear(x, at::cat(weights)).split_with_sizes(sizes, /*dim=*/1);
   }
   std::vector<at::Tensor> products;
   for (const at::Tensor& weight : weights) products.push_back(at::linear(x, weight));

@@ -16,14 +16,16 @@ namespace {
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
-constexpr int64_t kChunkBytes = 64 << 20;  // of one model's logits
+// Of one model's logits in fp32. A GPU wants products of thousands of rows.
+int64_t chunk_bytes(const at::Tensor& hidden) {
+  return hidden.is_cuda() ? int64_t{1} << 30 : int64_t{64} << 20;
+}
 
 // The unmasked tokens: their places in the batch and what each counts in the loss.
 struct Selection {
   at::Tensor places;              // [n] int64
   at::Tensor labels;              // [n]; undefined: no cross entropy
   at::Tensor kl_share, ce_share;  // [n] fp32: shares of the two means, sum to 1; perhaps undefined
-  double tokens = 0;              // sum of the mask
 };
 
 Selection select_tokens(const LinearKlInputs& in, const LinearKlOptions& options) {
@@ -37,9 +39,8 @@ Selection select_tokens(const LinearKlInputs& in, const LinearKlOptions& options
     mask = at::ones({in.hidden.size(0)}, in_float);
   }
   Selection selection;
-  selection.places = mask.nonzero().squeeze(1);
+  selection.places = in.places.defined() ? in.places : mask.nonzero().squeeze(1);
   const at::Tensor kept = mask.index_select(0, selection.places);
-  selection.tokens = kept.sum().item<double>();
   // Without a token to divide by, every share is zero.
   const auto shares = [](const at::Tensor& weights) {
     return weights / at::where(weights.sum() > 0, weights.sum(), at::ones({}, weights.options()));
@@ -47,9 +48,10 @@ Selection select_tokens(const LinearKlInputs& in, const LinearKlOptions& options
   if (options.kl_weight != 0) selection.kl_share = shares(kept);
   if (options.ce_weight != 0) {
     selection.labels = in.labels.index_select(0, selection.places);
-    TORCH_CHECK(
-        selection.labels.numel() == 0 || selection.labels.max().item<int64_t>() < in.weight.size(0),
-        "linear_kl: a label lies outside the vocabulary of ", in.weight.size(0));
+    // A GPU's own assertion stops a label that lies outside.
+    TORCH_CHECK(selection.labels.is_cuda() || selection.labels.numel() == 0 ||
+                    selection.labels.max().item<int64_t>() < in.weight.size(0),
+                "linear_kl: a label lies outside the vocabulary of ", in.weight.size(0));
     selection.ce_share = shares(kept * selection.labels.ge(0));
   }
   return selection;
@@ -84,9 +86,9 @@ class LogitBuffer {
 
 // How many of `count` tokens to take at once. Equal chunks: a small last one would read the whole
 // output matrix for few rows.
-int64_t chunk_size(int64_t count, int64_t vocab, int64_t wanted) {
+int64_t chunk_size(int64_t count, int64_t bytes, int64_t vocab, int64_t wanted) {
   const int64_t row_bytes = vocab * static_cast<int64_t>(sizeof(float));
-  const int64_t most = wanted > 0 ? wanted : std::max<int64_t>(kChunkBytes / row_bytes, 1);
+  const int64_t most = wanted > 0 ? wanted : std::max<int64_t>(bytes / row_bytes, 1);
   const int64_t chunks = std::max<int64_t>((count + most - 1) / most, 1);
   return (count + chunks - 1) / chunks;
 }
@@ -103,7 +105,8 @@ LinearKlResult compute(const LinearKlInputs& in, const LinearKlOptions& options,
   const bool with_kl = options.kl_weight != 0, with_ce = options.ce_weight != 0;
   const Selection selection = select_tokens(in, options);
   const int64_t count = selection.places.size(0), vocab = in.weight.size(0);
-  const int64_t chunk_tokens = chunk_size(count, vocab, options.chunk_tokens);
+  const int64_t chunk_tokens =
+      chunk_size(count, chunk_bytes(in.hidden), vocab, options.chunk_tokens);
   const auto in_float = in.hidden.options().dtype(at::kFloat).requires_grad(false);
 
   LogitBuffer student(in.weight, chunk_tokens);
@@ -148,15 +151,13 @@ LinearKlResult compute(const LinearKlInputs& in, const LinearKlOptions& options,
     }
   }
 
-  const at::Tensor values = totals.cpu();
   LinearKlResult result;
-  result.kl = values[0].item<double>();
-  result.ce = values[1].item<double>();
-  result.tokens = selection.tokens;
-  result.agreed = static_cast<int64_t>(values[2].item<double>());
+  result.kl = totals[0];
+  result.ce = totals[1];
+  result.agreed = totals[2];
   result.counted = count;
   result.loss =
-      at::full({}, options.kl_weight * result.kl + options.ce_weight * result.ce, in_float);
+      (options.kl_weight * result.kl + options.ce_weight * result.ce).to(in_float.dtype());
   return result;
 }
 

@@ -18,12 +18,15 @@ struct LinearKlInputs {
                               // undefined when ce_weight is 0
   at::Tensor mask;            // [T], a weight for each token, or bool; undefined: 1 where there are
                               // no labels or the label is not negative, else 0
+  at::Tensor places;          // [n] int64, where the mask is not 0; undefined: looked for, which
+                              // on a CUDA device makes the host wait
 };
 
 struct LinearKlOptions {
   double kl_weight = 1;
   double ce_weight = 0;
-  int64_t chunk_tokens = 0;  // tokens whose logits are held at once; 0: as many as take 64 MB
+  int64_t chunk_tokens = 0;  // tokens whose logits are held at once; 0: as many as take 64 MB in
+                             // fp32, or 1 GB on a CUDA device
 };
 
 struct LinearKlResult {
@@ -31,11 +34,11 @@ struct LinearKlResult {
   // has a value for, weighted by the mask. Differentiable in hidden and weight, once: the gradients
   // are formed in the forward pass, and backward gives them away.
   at::Tensor loss;
-  double kl = 0;        // KL(teacher || student); 0 when it is not asked for, likewise below
-  double ce = 0;        // cross entropy
-  double tokens = 0;    // sum of the mask
-  int64_t agreed = 0;   // tokens of nonzero mask whose largest logit is the teacher's too
   int64_t counted = 0;  // tokens of nonzero mask
+  // fp64 scalars, where the inputs are; 0 when they are not asked for.
+  at::Tensor kl;      // KL(teacher || student)
+  at::Tensor ce;      // cross entropy
+  at::Tensor agreed;  // tokens of nonzero mask whose largest logit is the teacher's too
 };
 
 LinearKlResult linear_kl(const LinearKlInputs& inputs, const LinearKlOptions& options);

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <vector>
 
 namespace mambify {
@@ -13,6 +14,8 @@ struct Segments {
   // Tokens of each document that its state and window are left after; those behind them are
   // computed and leave no trace. Empty: all. Without gradients only.
   std::vector<int64_t> commits = {};
+  // `starts` where the activations are, for kernels of a CUDA device; null on the CPU (ops/cuda.h).
+  std::shared_ptr<const int32_t> device_starts = nullptr;
 
   static Segments one(int64_t tokens) { return {.starts = {0, tokens}}; }
 

@@ -51,9 +51,10 @@ TEST(AdamW, FollowsTheFormulasPerGroup) {
   const double gradients[] = {0.3, -2.0, 0.05, 1.0};
   for (int i = 0; i < 4; ++i) {
     const double factor = 1.0 / (i + 1), scale = i == 1 ? 0.25 : 1;
+    const at::Tensor norm = at::full({}, 2.0);
     give_gradient(optimizer, a, gradients[i]);
     give_gradient(optimizer, b, 2 * gradients[i]);
-    optimizer.step(factor, scale);
+    optimizer.step(factor, norm, /*clip=*/i == 1 ? 0.5 : 3);
     hand_a.update(scale * gradients[i], factor * 0.1, 0.01, stage);
     hand_b.update(scale * 2 * gradients[i], factor * 0.02, 0, stage);
     EXPECT_NEAR(a[2][1].item<double>(), hand_a.weight, 1e-5);
@@ -64,14 +65,33 @@ TEST(AdamW, FollowsTheFormulasPerGroup) {
 TEST(AdamW, NormIsGlobalAndSeesWhatIsNotFinite) {
   at::Tensor a = at::zeros({3}), b = at::zeros({2});
   AdamW optimizer({parameter("a", a, 1, 0), parameter("b", b, 0.5, 0)}, settings());
-  EXPECT_EQ(optimizer.gradient_norm(), 0);
+  EXPECT_EQ(optimizer.gradient_norm().item<float>(), 0);
   give_gradient(optimizer, a, 2);
   give_gradient(optimizer, b, 1);
-  EXPECT_NEAR(optimizer.gradient_norm(), std::sqrt(14.0), 1e-6);
+  EXPECT_NEAR(optimizer.gradient_norm().item<float>(), std::sqrt(14.0), 1e-6);
   give_gradient(optimizer, b, std::numeric_limits<double>::infinity());
-  EXPECT_FALSE(std::isfinite(optimizer.gradient_norm()));
-  optimizer.forget_gradients();
-  EXPECT_EQ(optimizer.gradient_norm(), 0);
+  EXPECT_FALSE(std::isfinite(optimizer.gradient_norm().item<float>()));
+}
+
+TEST(AdamW, SkipsWhatIsNotFiniteAndForgetsIt) {
+  at::Tensor a = at::ones({3});
+  AdamW optimizer({parameter("a", a, 0.1, 0.5)}, settings());
+  const at::Tensor finite = at::ones({}), infinite = finite / 0;
+  give_gradient(optimizer, a, std::numeric_limits<double>::infinity());
+  optimizer.step(1, optimizer.gradient_norm(), /*clip=*/1, /*loss=*/finite);
+  EXPECT_EQ(optimizer.gradient_norm().item<float>(), 0);
+  give_gradient(optimizer, a, 1);
+  optimizer.step(1, optimizer.gradient_norm(), /*clip=*/1, /*loss=*/infinite);
+  EXPECT_TRUE(at::equal(a, at::ones({3})));
+  EXPECT_EQ(optimizer.steps(), 0);
+  EXPECT_EQ(optimizer.skipped().total, 2);
+  EXPECT_EQ(optimizer.skipped().in_row, 2);
+  give_gradient(optimizer, a, 1);
+  optimizer.step(1, optimizer.gradient_norm(), /*clip=*/1, /*loss=*/finite);
+  EXPECT_LT(a[0].item<float>(), 1);
+  EXPECT_EQ(optimizer.steps(), 1);
+  EXPECT_EQ(optimizer.skipped().total, 2);
+  EXPECT_EQ(optimizer.skipped().in_row, 0);
 }
 
 TEST(AdamW, PartsOfAStepAddUp) {
@@ -81,9 +101,9 @@ TEST(AdamW, PartsOfAStepAddUp) {
   give_gradient(one, once, 0.75);
   give_gradient(two, parts, 0.25);
   give_gradient(two, parts, 0.5);
-  EXPECT_EQ(one.gradient_norm(), two.gradient_norm());
-  one.step(1, 1);
-  two.step(1, 1);
+  EXPECT_TRUE(at::equal(one.gradient_norm(), two.gradient_norm()));
+  one.step(1, one.gradient_norm(), /*clip=*/0);
+  two.step(1, two.gradient_norm(), /*clip=*/0);
   EXPECT_TRUE(at::equal(once, parts));
 }
 
@@ -94,7 +114,7 @@ TEST(AdamW, SmallUpdatesAreNotLostInBf16) {
   for (int i = 0; i < 100; ++i) {
     compute.mutable_grad() = at::ones_like(compute);
     optimizer.collect_gradients();
-    optimizer.step(1, 1);
+    optimizer.step(1, optimizer.gradient_norm(), /*clip=*/0);
   }
   // Each update is far below bf16's spacing at 1, their sum is not.
   EXPECT_NEAR(master[0].item<double>(), 0.99, 1e-4);

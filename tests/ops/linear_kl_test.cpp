@@ -89,13 +89,15 @@ TEST(LinearKl, ReportsItsParts) {
   const Problem q;
   const LinearKlResult r = linear_kl(q.inputs(), {0.5, 0.25});
   const Naive parts = naive(q, q.hidden, q.weight);
-  EXPECT_NEAR(r.kl, parts.kl.item<double>(), 1e-5);
-  EXPECT_NEAR(r.ce, parts.ce.item<double>(), 1e-5);
-  EXPECT_EQ(r.tokens, q.mask.sum().item<double>());
+  EXPECT_NEAR(r.kl.item<double>(), parts.kl.item<double>(), 1e-5);
+  EXPECT_NEAR(r.ce.item<double>(), parts.ce.item<double>(), 1e-5);
   EXPECT_EQ(r.counted, q.mask.sum().item<int64_t>());
   const at::Tensor best = at::mm(q.hidden, q.weight.t()).argmax(1);
   const at::Tensor teacher_best = at::mm(q.teacher_hidden, q.teacher_weight.t()).argmax(1);
-  EXPECT_EQ(r.agreed, (best.eq(teacher_best) * q.mask).sum().item<int64_t>());
+  EXPECT_EQ(r.agreed.item<double>(), (best.eq(teacher_best) * q.mask).sum().item<int64_t>());
+  LinearKlInputs inputs = q.inputs();
+  inputs.places = q.mask.nonzero().squeeze(1);
+  EXPECT_TRUE(at::equal(linear_kl(inputs, {0.5, 0.25}).loss, r.loss));
 }
 
 TEST(LinearKl, AStudentEqualToItsTeacherHasNoDivergence) {
@@ -104,8 +106,8 @@ TEST(LinearKl, AStudentEqualToItsTeacherHasNoDivergence) {
   inputs.teacher_hidden = q.hidden.detach();
   inputs.teacher_weight = q.weight.detach();
   const LinearKlResult r = linear_kl(inputs, {});
-  EXPECT_NEAR(r.kl, 0, 1e-6);
-  EXPECT_EQ(r.agreed, r.counted);
+  EXPECT_NEAR(r.kl.item<double>(), 0, 1e-6);
+  EXPECT_EQ(r.agreed.item<double>(), r.counted);
 }
 
 TEST(LinearKl, WithoutAMaskTheLabelsDecide) {
