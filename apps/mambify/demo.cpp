@@ -49,7 +49,7 @@ fs::path write_text(const LoadedModel& teacher, const PackedWeights& packed,
       synthesize(teacher.model, teacher.tokenizer, teacher.chat_template(""), {}, synthesis,
                  [&](int64_t done) { progress.update(done); });
   const fs::path file = fs::path(options.out) / (std::string(name) + ".jsonl");
-  write_chats(file, result.chats);
+  write_examples(file, result.chats);
   return file;
 }
 

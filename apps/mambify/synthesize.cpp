@@ -54,13 +54,16 @@ void run_synthesize(SynthesizeVerb& verb) {
                  prompts, verb.synthesis, [&](int64_t tokens) { progress.update(tokens); });
   const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - start;
 
-  write_chats(verb.out, result.chats);
+  write_examples(verb.out, result.chats, result.texts);
   spdlog::info(
-      "{}: {} conversations ({} of them cut), {} tokens; left out: {} unfinished, {} malformed",
-      verb.out, result.chats.size(), result.cut, result.tokens, result.unfinished,
-      result.malformed);
+      "{}: {} conversations, {} plain texts ({} of all cut), {} tokens; left out: {} unfinished, "
+      "{} "
+      "malformed",
+      verb.out, result.chats.size(), result.texts.size(), result.cut, result.tokens,
+      result.unfinished, result.malformed);
   if (verb.common.json) {
     print_json({{"conversations", result.chats.size()},
+                {"texts", result.texts.size()},
                 {"tokens", result.tokens},
                 {"cut", result.cut},
                 {"unfinished", result.unfinished},
@@ -84,6 +87,11 @@ void add_synthesize(CLI::App& app) {
       "--prompts", options->prompts,
       "what to answer: {\"prompt\": ...} or {\"messages\": [...]} a line (default: the "
       "teacher writes the user's turn too)");
+  verb->add_option("--plain-share", options->synthesis.plain_share,
+                   "of the texts, the share that is no conversation but a document as in "
+                   "pretraining, which the teacher writes from its beginning")
+      ->check(CLI::Range(0.0, 1.0))
+      ->capture_default_str();
   verb->add_option("--max-length", options->synthesis.max_length, "most tokens of a conversation")
       ->check(CLI::PositiveNumber)
       ->capture_default_str();

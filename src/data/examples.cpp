@@ -77,7 +77,8 @@ std::vector<Example> read_examples(std::span<const fs::path> files) {
   return all;
 }
 
-void write_chats(const fs::path& file, std::span<const std::vector<ChatMessage>> chats) {
+void write_examples(const fs::path& file, std::span<const std::vector<ChatMessage>> chats,
+                    std::span<const std::string> texts) {
   write_file_atomically(file, [&](FileWriter& writer) {
     for (const std::vector<ChatMessage>& chat : chats) {
       nlohmann::ordered_json messages = nlohmann::ordered_json::array();
@@ -85,6 +86,9 @@ void write_chats(const fs::path& file, std::span<const std::vector<ChatMessage>>
         messages.push_back({{"role", message.role}, {"content", message.content}});
       }
       writer.write(nlohmann::ordered_json{{"messages", std::move(messages)}}.dump() + "\n");
+    }
+    for (const std::string& text : texts) {
+      writer.write(nlohmann::ordered_json{{"text", text}}.dump() + "\n");
     }
   });
 }

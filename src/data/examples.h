@@ -27,7 +27,8 @@ Example parse_example(std::string_view line, const std::string& origin);
 std::vector<Example> read_examples(const fs::path& file);
 std::vector<Example> read_examples(std::span<const fs::path> files);
 
-// Writes conversations as read_examples reads them, atomically.
-void write_chats(const fs::path& file, std::span<const std::vector<ChatMessage>> chats);
+// Writes conversations, then plain texts, as read_examples reads them, atomically.
+void write_examples(const fs::path& file, std::span<const std::vector<ChatMessage>> chats,
+                    std::span<const std::string> texts = {});
 
 }  // namespace mambify

@@ -1,6 +1,7 @@
 #include "decode/synthesize.h"
 
 #include <algorithm>
+#include <cmath>
 #include <optional>
 #include <utility>
 
@@ -23,7 +24,8 @@ struct UserTurnFrame {
 
 // One conversation: where it stands and how it ended.
 struct Draft {
-  Chat messages;
+  Chat messages;     // or
+  std::string text;  // of a plain document
   int64_t tokens = 0;
   bool cut = false, unfinished = false, malformed = false;
   bool done = false;
@@ -42,6 +44,18 @@ std::string whole_sentences(const std::string& text) {
   return "";
 }
 
+// What stands between the documents that a model was pretrained on; none where plain documents are
+// not wanted.
+std::optional<TokenId> document_separator(const Tokenizer& tokenizer, double plain_share) {
+  if (plain_share == 0) return std::nullopt;
+  for (const char* name : {"<|endoftext|>", "<|begin_of_text|>", "<s>"}) {
+    const std::vector<TokenId> ids = tokenizer.encode(name);
+    if (ids.size() == 1 && tokenizer.is_special(ids.front())) return ids.front();
+  }
+  throw Error(
+      "the vocabulary has no token that begins a document, so no plain text can be written");
+}
+
 class Writer {
  public:
   Writer(const Model& teacher, const Tokenizer& tokenizer, const ChatTemplate& chat,
@@ -52,6 +66,7 @@ class Writer {
         options_(options),
         frame_(chat),
         turn_ends_(chat.turn_end_ids(tokenizer)),
+        separator_(document_separator(tokenizer, options.plain_share)),
         // A prompt of a few tokens costs a pass over all weights, so several are read together.
         engine_(teacher, &tokenizer,
                 {.rows = options.rows,
@@ -90,9 +105,32 @@ class Writer {
   void start(int64_t number) {
     Draft& draft = drafts_.emplace_back();
     ++running_;
+    if (is_plain(number)) return tell(number);
     if (prompts_.empty()) return ask(number);
     draft.messages = prompts_[number % prompts_.size()];
     answer(number, chat_.tokenize(draft.messages, /*add_generation_prompt=*/true, tokenizer_).ids);
+  }
+
+  bool is_plain(int64_t number) const {
+    const auto before = [&](int64_t n) {
+      return std::floor(static_cast<double>(n) * options_.plain_share);
+    };
+    return before(number + 1) > before(number);
+  }
+
+  // The teacher writes a plain document.
+  void tell(int64_t number) {
+    GenerationRequest request = request_for(number, {*separator_});
+    request.stop_ids.push_back(*separator_);
+    request.on_finish = [this, number](GenerationResult document) {
+      cut_to_sentences(number, document);
+      if (check(number, document)) {
+        drafts_[number].text = std::move(document.text);
+        drafts_[number].tokens = std::ssize(document.ids);
+        end(number);
+      }
+    };
+    engine_.submit(std::move(request));
   }
 
   // The teacher writes the user's turn.
@@ -117,13 +155,7 @@ class Writer {
     }
     GenerationRequest request = request_for(number, std::move(prompt));
     request.on_finish = [this, number](GenerationResult turn) {
-      if (turn.finish_reason == FinishReason::length) {
-        turn.text = whole_sentences(turn.text);
-        if (!turn.text.empty()) {
-          turn.finish_reason = FinishReason::stop;
-          drafts_[number].cut = true;
-        }
-      }
+      cut_to_sentences(number, turn);
       if (!take(number, "assistant", turn)) return;
       drafts_[number].tokens = turn.prompt_tokens + static_cast<int64_t>(turn.ids.size());
       end(number);
@@ -142,8 +174,24 @@ class Writer {
     return request;
   }
 
+  // What reached the length ends behind its last sentence.
+  void cut_to_sentences(int64_t number, GenerationResult& turn) {
+    if (turn.finish_reason != FinishReason::length) return;
+    turn.text = whole_sentences(turn.text);
+    if (turn.text.empty()) return;
+    turn.finish_reason = FinishReason::stop;
+    drafts_[number].cut = true;
+  }
+
   // Adds a turn; false when it ended the conversation because it is of no use.
   bool take(int64_t number, const char* role, const GenerationResult& turn) {
+    if (!check(number, turn)) return false;
+    drafts_[number].messages.push_back({role, turn.text});
+    return true;
+  }
+
+  // Whether a text is of use; ends what it belongs to when it is not.
+  bool check(int64_t number, const GenerationResult& turn) {
     Draft& draft = drafts_[number];
     draft.unfinished = turn.finish_reason != FinishReason::stop;
     // Text that is not what the tokens were would be trained on as other tokens.
@@ -156,7 +204,6 @@ class Writer {
       end(number);
       return false;
     }
-    draft.messages.push_back({role, turn.text});
     return true;
   }
 
@@ -169,7 +216,7 @@ class Writer {
     constexpr int64_t kHopeless = 256;
     if (finished_tokens_ == 0 && finished_ >= kHopeless) {
       throw Error(
-          "none of {} conversations came to an end within {} tokens (--max-length): is the teacher "
+          "none of {} texts came to an end within {} tokens (--max-length): is the teacher "
           "a chat model, and is this its chat template?",
           finished_, options_.max_length);
     }
@@ -187,7 +234,11 @@ class Writer {
       if (!draft.kept()) continue;
       result_.cut += draft.cut;
       result_.tokens += draft.tokens;
-      result_.chats.push_back(std::move(draft.messages));
+      if (draft.messages.empty()) {
+        result_.texts.push_back(std::move(draft.text));
+      } else {
+        result_.chats.push_back(std::move(draft.messages));
+      }
     }
   }
 
@@ -197,6 +248,7 @@ class Writer {
   const SynthesisOptions options_;
   const UserTurnFrame frame_;
   const std::vector<TokenId> turn_ends_;
+  const std::optional<TokenId> separator_;
   Engine engine_;
   std::vector<Draft> drafts_;
   size_t collected_ = 0;

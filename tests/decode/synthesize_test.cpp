@@ -69,6 +69,23 @@ TEST_F(Synthesis, TheTeacherWritesBothTurns) {
   }
 }
 
+TEST_F(Synthesis, AShareIsPlainDocuments) {
+  SynthesisOptions options{
+      .tokens = 600, .max_length = 96, .rows = 8, .sampling = {.temperature = 1, .seed = 3}};
+  options.plain_share = 0.5;
+  const SynthesisResult mixed = synthesize(model_, tokenizer_, chat_, {}, options);
+  EXPECT_GT(mixed.chats.size(), 0u);
+  EXPECT_GT(mixed.texts.size(), 0u);
+  options.plain_share = 1;
+  const SynthesisResult plain = synthesize(model_, tokenizer_, chat_, {}, options);
+  EXPECT_EQ(plain.chats.size(), 0u);
+  EXPECT_GE(plain.tokens, 600);
+  for (const std::string& text : plain.texts) {
+    EXPECT_NE(text.find_first_not_of(" \n\t\r"), std::string::npos);
+    EXPECT_EQ(text.find("<|"), std::string::npos);
+  }
+}
+
 TEST_F(Synthesis, WhatIsWrittenDependsOnTheSeedAndNotOnTheRows) {
   const SynthesisResult alone = write(1);
   for (int64_t rows : {3, 16}) {
