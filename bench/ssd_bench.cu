@@ -1,6 +1,6 @@
 // Times Mamba-2's recurrence as training runs it, in bf16, at the shapes of layers converted from
-// Llama-8B's attention and from SmolLM2-135M's, and of a published Mamba-2's. Prints the rate of the
-// products that the chunked algorithm needs and of the bytes of inputs and outputs, each once.
+// Llama-8B's attention and from SmolLM2-135M's, and of a published Mamba-2's. Prints the rate of
+// the products that the chunked algorithm needs and of the bytes of inputs and outputs, each once.
 #include <algorithm>
 #include <cstdio>
 #include <vector>
@@ -117,7 +117,8 @@ void measure(const Shape& s, CudaStream stream) {
   const double forward = time_of([&] { ssd_forward_cuda(p, stream); }, stream);
   const double backward = time_of([&] { ssd_backward_cuda(b, stream); }, stream);
   // Of a token and head, in chunks of 64: scores and their products with x, half of them needed;
-  // the state's change and its product with C. Backwards five products of scores and five of states.
+  // the state's change and its product with C. Backwards five products of scores and five of
+  // states.
   constexpr double kChunk = 64;
   const double area = static_cast<double>(s.width) * s.d_state, each = tokens * s.heads;
   const double forward_flops = each * (kChunk * (s.width + s.d_state) + 4 * area);

@@ -45,9 +45,7 @@ DeviceMemory on_device(const std::vector<T>& values) {
 }
 
 // Bytes of which every fp32 and bf16 number is a NaN.
-DeviceMemory nans_on_device(int64_t bytes) {
-  return on_device(std::vector<uint8_t>(bytes, 0xff));
-}
+DeviceMemory nans_on_device(int64_t bytes) { return on_device(std::vector<uint8_t>(bytes, 0xff)); }
 
 template <typename T>
 std::vector<T> on_host(const DeviceMemory& memory) {
@@ -273,9 +271,9 @@ TYPED_TEST(SsdCuda, MatchesTheReferenceAtEveryLength) {
 
 TYPED_TEST(SsdCuda, MatchesTheReferenceAtEveryShape) {
   for (const Shape& shape : {kLarge, kMamba2, kMixed, kOdd, kNarrow}) {
-    expect_matches_reference<TypeParam>(
-        make_inputs<TypeParam>(shape, {0, 1, 64, 64, 129, 200}, 3),
-        "head_dim " + std::to_string(shape.head_dim) + ", d_state " + std::to_string(shape.d_state));
+    expect_matches_reference<TypeParam>(make_inputs<TypeParam>(shape, {0, 1, 64, 64, 129, 200}, 3),
+                                        "head_dim " + std::to_string(shape.head_dim) +
+                                            ", d_state " + std::to_string(shape.d_state));
   }
 }
 
@@ -317,7 +315,8 @@ TYPED_TEST(SsdCuda, RunsGiveTheSameBitsWhateverTheStrides) {
     const Named<double> once = on_cuda<TypeParam>(in);
     for (const int64_t gap : {0, 8}) {
       const Named<double> again = on_cuda<TypeParam>(in, gap);
-      for (const auto& [name, values] : once) EXPECT_TRUE(same_bits(again.at(name), values)) << name;
+      for (const auto& [name, values] : once)
+        EXPECT_TRUE(same_bits(again.at(name), values)) << name;
     }
   }
 }

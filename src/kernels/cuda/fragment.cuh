@@ -110,8 +110,8 @@ __device__ inline void store_pair(Bf16* at, float first, float second) {
 
 struct Unweighted {};
 
-// c += sum over k of [begin, end) of a(row, k) b(column, k), with k of a weighted by weights[k] when
-// they are given (const float*, shared). begin and end, multiples of 16, lie in [0, kSum].
+// c += sum over k of [begin, end) of a(row, k) b(column, k), with k of a weighted by weights[k]
+// when they are given (const float*, shared). begin and end, multiples of 16, lie in [0, kSum].
 template <int kSum, int kRows, int kColumns, int kPitchA, bool kAcrossA, int kPitchB, bool kAcrossB,
           typename Weights = Unweighted>
 __device__ inline void multiply(Fragment<kRows, kColumns>& c, Factor<Bf16, kPitchA, kAcrossA> a,
@@ -195,8 +195,8 @@ __device__ inline void transpose_quad(uint32_t (&words)[4]) {
 // Writes the first `rows` x `columns` of a warp's numbers, rounded to T; row r begins at
 // to + r * stride, at a multiple of 16 bytes. `columns` is a multiple of 8 (bf16) or 4 (fp32).
 template <typename T, int kRows, int kColumns>
-__device__ inline void store_fragment(Fragment<kRows, kColumns>& c, T* to, int64_t stride,
-                                      int rows, int columns) {
+__device__ inline void store_fragment(Fragment<kRows, kColumns>& c, T* to, int64_t stride, int rows,
+                                      int columns) {
   constexpr bool kQuads = sizeof(T) == 2 && kColumns % 4 == 0;
   if constexpr (kQuads) {
 #pragma unroll
@@ -224,9 +224,9 @@ __device__ inline void store_fragment(Fragment<kRows, kColumns>& c, T* to, int64
   }
 }
 
-// Asks for a tile of kRows x kWidth elements of rows that begin `stride` elements apart, by kThreads
-// threads. What is behind the first `rows` and `columns` is zeros. `columns` elements are a multiple
-// of 16 bytes.
+// Asks for a tile of kRows x kWidth elements of rows that begin `stride` elements apart, by
+// kThreads threads. What is behind the first `rows` and `columns` is zeros. `columns` elements are
+// a multiple of 16 bytes.
 template <int kRows, int kWidth, int kThreads, typename T>
 __device__ inline void copy_tile(T* shared, const T* global, int64_t stride, int rows,
                                  int columns) {

@@ -4,8 +4,8 @@
 //
 // All pointers but those of the structs themselves are to device memory. Nothing is allocated, read
 // back or waited for; where documents lie is known to the device only, so that one launch serves
-// every packing of as many documents and tokens. The bits of a run depend on nothing but its inputs,
-// and those of y, the state, dx, ddt, dB and dC of a document not on its neighbours.
+// every packing of as many documents and tokens. The bits of a run depend on nothing but its
+// inputs, and those of y, the state, dx, ddt, dB and dC of a document not on its neighbours.
 //
 // head_dim and d_state are at most 128, multiples of 8 in bf16 and of 4 in fp32; widths of 64 and
 // 128 are those that the kernels are made for. Rows of x, B, C and dy start at multiples of 16

@@ -128,9 +128,9 @@ __device__ inline void finish_steps(const GradientParams<T>& p, const Head& of_h
   for (int i = 0; i < kPerLane; ++i) {
     const int token = first + i;
     const float s = of_head.steps[kStep][token];
-    const float leaving = fast_exp2(of_head.steps[kLogDecay][kTokens - 1] -
-                                    of_head.steps[kLogDecay][token]) *
-                          add(sums.input_to_adjoint, token);
+    const float leaving =
+        fast_exp2(of_head.steps[kLogDecay][kTokens - 1] - of_head.steps[kLogDecay][token]) *
+        add(sums.input_to_adjoint, token);
     const float of_input = add(sums.scores_of_input, token);
     of_step[i] = of_input + sums.own_score[token] + leaving;
     behind[i] = add(sums.scores_of_output, token) - s * of_input + add(sums.state_to_output, token);
@@ -223,8 +223,8 @@ __global__ void __launch_bounds__(32 * kRowParts * kColumnParts)
     copy_tile<kTokens, kN, kThreads>(to.C,
                                      in.C + token * in.c_stride + group(head, in.c_groups) * N,
                                      in.c_stride, place.tokens, N);
-    copy_tile<kTokens, kP, kThreads>(to.dy, p.b.dy + (token * heads + head) * P,
-                                     int64_t{heads} * P, place.tokens, P);
+    copy_tile<kTokens, kP, kThreads>(to.dy, p.b.dy + (token * heads + head) * P, int64_t{heads} * P,
+                                     place.tokens, P);
     const float* steps = p.steps + (chunk * heads + head) * kStepRows * kTokens;
     for (int i = thread * 4; i < kStepRows * kTokens; i += kThreads * 4) {
       copy_async(to.steps[0] + i, steps + i);
@@ -238,12 +238,12 @@ __global__ void __launch_bounds__(32 * kRowParts * kColumnParts)
     copy_tile<kP, kN, kThreads>(tiles.adjoint, p.adjoints + at, kN, kP, kN);
     end_copy_group();
   };
-  copy_tile<kTokens, kP, kThreads>(
-      tiles.x, in.x + token * in.x_stride + group(first_head, in.x_groups) * P, in.x_stride,
-      place.tokens, P);
-  copy_tile<kTokens, kN, kThreads>(
-      tiles.B, in.B + token * in.b_stride + group(first_head, in.b_groups) * N, in.b_stride,
-      place.tokens, N);
+  copy_tile<kTokens, kP, kThreads>(tiles.x,
+                                   in.x + token * in.x_stride + group(first_head, in.x_groups) * P,
+                                   in.x_stride, place.tokens, P);
+  copy_tile<kTokens, kN, kThreads>(tiles.B,
+                                   in.B + token * in.b_stride + group(first_head, in.b_groups) * N,
+                                   in.b_stride, place.tokens, N);
   ask_for_head(0);
   end_copy_group();
   ask_for_states(0);
@@ -325,8 +325,7 @@ __global__ void __launch_bounds__(32 * kRowParts * kColumnParts)
                          sums.state_to_output[part] + row);
       multiply<kTokens>(dC, across<kTokens>(tiles.products) + row,
                         across<kN>(tiles.B) + part * kColumnsN, 0, row + kRows);
-      p.dC.store(dC, token + row, group(head, p.dC.slots), N, part * kColumnsN,
-                 place.tokens - row);
+      p.dC.store(dC, token + row, group(head, p.dC.slots), N, part * kColumnsN, place.tokens - row);
     }
 
     await_copies<1>();
@@ -408,8 +407,7 @@ __global__ void add_parts(const float* parts, int64_t quads, int width, int each
   const int64_t row = quad * 4 / width, column = quad * 4 % width;
   float4 sum = make_float4(0, 0, 0, 0);
   for (int i = 0; i < each; ++i) {
-    const float4 part =
-        *reinterpret_cast<const float4*>(parts + (row * each + i) * width + column);
+    const float4 part = *reinterpret_cast<const float4*>(parts + (row * each + i) * width + column);
     sum = make_float4(sum.x + part.x, sum.y + part.y, sum.z + part.z, sum.w + part.w);
   }
   store_pair(values + quad * 4, sum.x, sum.y);
@@ -434,7 +432,9 @@ int head_buffers() {
   int device = 0, most = 0;
   check_cuda(cudaGetDevice(&device));
   check_cuda(cudaDeviceGetAttribute(&most, cudaDevAttrMaxSharedMemoryPerBlockOptin, device));
-  const auto fit = [&](int buffers) { return shared_bytes<T, kP, kN, kColumnParts>(buffers) <= most; };
+  const auto fit = [&](int buffers) {
+    return shared_bytes<T, kP, kN, kColumnParts>(buffers) <= most;
+  };
   require(fit(1), "ssd: head_dim and d_state take more shared memory than this device has");
   return kP * kN > 64 * 64 && fit(2) ? 2 : 1;
 }

@@ -19,9 +19,10 @@ __global__ void __launch_bounds__(kTableThreads)
   int before = 0;  // chunks of the documents of earlier rounds
   for (int begin = 0; begin < documents; begin += kTableThreads) {
     const int document = begin + thread;
-    const int own = document < documents
-                        ? (starts[document + 1] - starts[document] + chunk_length - 1) / chunk_length
-                        : 0;
+    const int own =
+        document < documents
+            ? (starts[document + 1] - starts[document] + chunk_length - 1) / chunk_length
+            : 0;
     int sum = own;
 #pragma unroll
     for (int distance = 1; distance < 32; distance *= 2) {
@@ -121,7 +122,9 @@ __global__ void __launch_bounds__(kStepThreads)
 template <typename T>
 void check(const SsdCudaParams<T>& p) {
   constexpr int64_t kVector = 16 / static_cast<int64_t>(sizeof(T)), kMost = 128;
-  const auto fits = [](int64_t width) { return width > 0 && width <= kMost && width % kVector == 0; };
+  const auto fits = [](int64_t width) {
+    return width > 0 && width <= kMost && width % kVector == 0;
+  };
   require(fits(p.head_dim) && fits(p.d_state),
           "ssd: head_dim and d_state must be multiples of 16 bytes, and at most 128");
   const auto divides = [&](int64_t groups) { return groups > 0 && p.heads % groups == 0; };
@@ -147,8 +150,8 @@ Plan plan_common(const SsdCudaParams<T>& p, Scratch& scratch) {
   scratch.take(plan.first_chunk, (p.documents + 1) * 4);
   scratch.take(plan.chunk, plan.chunks * static_cast<int64_t>(sizeof(Chunk)));
   scratch.take(plan.steps, plan.chunks * p.heads * kStepRows * kChunk<T> * 4);
-  scratch.take(plan.states, plan.chunks * p.heads * plan.head * plan.state *
-                                static_cast<int64_t>(sizeof(T)));
+  scratch.take(plan.states,
+               plan.chunks * p.heads * plan.head * plan.state * static_cast<int64_t>(sizeof(T)));
   return plan;
 }
 
@@ -171,8 +174,8 @@ template <typename T>
 Plan plan_backward(const SsdCudaParams<T>& p) {
   Scratch scratch(p.scratch);
   Plan plan = plan_common(p, scratch);
-  scratch.take(plan.adjoints, plan.chunks * p.heads * plan.head * plan.state *
-                                  static_cast<int64_t>(sizeof(T)));
+  scratch.take(plan.adjoints,
+               plan.chunks * p.heads * plan.head * plan.state * static_cast<int64_t>(sizeof(T)));
   scratch.take(plan.sums, 3 * p.heads * plan.chunks * 4);
   const int64_t blocks = p.heads / heads_together(p);
   const auto take = [&](float*& piece, int64_t slots, int64_t groups, int64_t width) {

@@ -1,5 +1,5 @@
-// The state before each chunk, and its gradient after each. A block takes a tile of the state of one
-// head of a document from chunk to chunk, in fp32 registers; each chunk adds a product over its
+// The state before each chunk, and its gradient after each. A block takes a tile of the state of
+// one head of a document from chunk to chunk, in fp32 registers; each chunk adds a product over its
 // tokens: inputs by B, or, backwards, dy by C.
 #include "kernels/cuda/fragment.cuh"
 #include "kernels/ssd/cuda_chunks.cuh"
@@ -95,7 +95,8 @@ __global__ void __launch_bounds__(kThreads) states_of_chunks(StatesParams<T> p) 
     await_copies<kStages - 2>();
     __syncthreads();
     ask(i + kStages - 1);
-    store_fragment(h, p.states + ((first + number(i)) * p.heads + head) * size + row * pitch + column,
+    store_fragment(h,
+                   p.states + ((first + number(i)) * p.heads + head) * size + row * pitch + column,
                    pitch, kPart, kPart);
     const Stage<T>& stage = stages[i % kStages];
     const float decay = stage.steps[1][kTokens - 1];
