@@ -4,7 +4,9 @@
 #include <torch/csrc/autograd/custom_function.h>
 
 #include "kernels/scan_checkpoints.h"
+#include "kernels/ssd/cuda.h"
 #include "kernels/ssd/params.h"
+#include "ops/cuda.h"
 #include "ops/rows.h"
 
 namespace mambify {
@@ -19,7 +21,9 @@ void check(const SsdInputs& in, const Segments& segments, const at::Tensor* stat
       "ssd: x ", in.x.sizes(), ", dt ", in.dt.sizes(), ", A ", in.A.sizes(), ", B ", in.B.sizes(),
       ", C ", in.C.sizes());
   const int64_t tokens = in.x.size(0), heads = in.A.size(0), P = in.x.size(2), N = in.B.size(2);
-  TORCH_CHECK(in.x.is_cpu(), "ssd: no kernel for device ", in.x.device());
+  TORCH_CHECK(in.x.is_cpu() || in.x.is_cuda(), "ssd: no kernel for device ", in.x.device());
+  TORCH_CHECK(in.x.is_cpu() || segments.commits.empty(),
+              "ssd: on CUDA the state is that after all tokens");
   TORCH_CHECK(tokens == segments.tokens(), "ssd: x has ", tokens, " tokens, the documents ",
               segments.tokens());
   TORCH_CHECK(in.dt.sizes() == at::IntArrayRef({tokens, heads}) && heads % in.x.size(1) == 0 &&
@@ -76,8 +80,8 @@ kernels::SsdParams<float> make_params(const SsdInputs& in, const Segments& segme
   return p;
 }
 
-at::Tensor run_forward(const SsdInputs& inputs, const Segments& segments, at::Tensor* state,
-                       at::Tensor* checkpoints) {
+at::Tensor forward_on_cpu(const SsdInputs& inputs, const Segments& segments, at::Tensor* state,
+                          at::Tensor* checkpoints) {
   const SsdInputs in = to_float(inputs);
   kernels::SsdParams<float> p = make_params(in, segments);
   at::Tensor y = at::empty({in.x.size(0), p.heads, p.head_dim}, in.x.options());
@@ -96,6 +100,135 @@ at::Tensor run_forward(const SsdInputs& inputs, const Segments& segments, at::Te
   return y.to(inputs.x.scalar_type());
 }
 
+// Gradients of `in` as to_float returns it.
+SsdInputs backward_on_cpu(const SsdInputs& in, const Segments& segments,
+                          const at::Tensor& checkpoints, const at::Tensor& grad) {
+  const at::Tensor dy = float_contiguous(grad);
+  SsdInputs out;
+  kernels::SsdBackwardParams<float> b;
+  b.forward = make_params(in, segments);
+  b.forward.checkpoints = checkpoints.mutable_data_ptr<float>();
+  b.dy = dy.const_data_ptr<float>();
+  b.dx = allocate_like(in.x, out.x);
+  b.ddt = allocate_like(in.dt, out.dt);
+  b.ddt_bias = allocate_like(in.dt_bias, out.dt_bias);
+  b.dA = allocate_like(in.A, out.A);
+  b.dB = allocate_like(in.B, out.B);
+  b.dC = allocate_like(in.C, out.C);
+  b.dD = allocate_like(in.D, out.D);
+  kernels::ssd_backward_cpu(b);
+  return out;
+}
+
+// What the CUDA kernels read 16 bytes at a time.
+at::Tensor aligned_rows(const at::Tensor& tensor, at::ScalarType type) {
+  constexpr int64_t kBytes = 16;
+  const at::Tensor rows = contiguous_rows(tensor.to(type));
+  const bool aligned = reinterpret_cast<uintptr_t>(rows.const_data_ptr()) % kBytes == 0 &&
+                       rows.stride(0) * rows.element_size() % kBytes == 0;
+  return aligned ? rows : rows.clone(at::MemoryFormat::Contiguous);
+}
+
+// The inputs as the CUDA kernels take them: activations in the dtype of x, vectors in fp32.
+SsdInputs to_cuda(const SsdInputs& in) {
+  const at::ScalarType type = in.x.scalar_type();
+  TORCH_CHECK(type == at::kFloat || type == at::kBFloat16, "ssd: no CUDA kernel for ", type);
+  return {.x = aligned_rows(in.x, type),
+          .dt = contiguous_rows(in.dt.to(type)),
+          .dt_bias = float_contiguous(in.dt_bias),
+          .A = float_contiguous(in.A),
+          .B = aligned_rows(in.B, type),
+          .C = aligned_rows(in.C, type),
+          .D = float_contiguous(in.D),
+          .dt_min = in.dt_min,
+          .dt_max = in.dt_max};
+}
+
+// in: as to_cuda returns it; starts as device_starts_of does. Both alive while the result is used.
+template <typename T>
+kernels::SsdCudaParams<T> make_cuda_params(const SsdInputs& in, const at::Tensor& starts) {
+  kernels::SsdCudaParams<T> p;
+  p.documents = starts.numel() - 1;
+  p.tokens = in.x.size(0);
+  p.starts = starts.const_data_ptr<int32_t>();
+  p.heads = in.A.size(0);
+  p.head_dim = in.x.size(2);
+  p.d_state = in.B.size(2);
+  p.x_groups = in.x.size(1);
+  p.b_groups = in.B.size(1);
+  p.c_groups = in.C.size(1);
+  p.dt_min = static_cast<float>(in.dt_min);
+  p.dt_max = static_cast<float>(in.dt_max);
+  p.x = const_data<T>(in.x);
+  p.x_stride = in.x.stride(0);
+  p.dt = const_data<T>(in.dt);
+  p.dt_stride = in.dt.stride(0);
+  p.dt_bias = data_or_null(in.dt_bias);
+  p.A = in.A.const_data_ptr<float>();
+  p.B = const_data<T>(in.B);
+  p.b_stride = in.B.stride(0);
+  p.C = const_data<T>(in.C);
+  p.c_stride = in.C.stride(0);
+  p.D = data_or_null(in.D);
+  return p;
+}
+
+at::Tensor scratch_of(int64_t bytes, const at::Tensor& like) {
+  return at::empty({bytes}, like.options().dtype(at::kByte));
+}
+
+template <typename T>
+at::Tensor forward_on_cuda(const SsdInputs& inputs, const at::Tensor& starts, at::Tensor* state) {
+  const SsdInputs in = to_cuda(inputs);
+  auto p = make_cuda_params<T>(in, starts);
+  at::Tensor y = at::empty({p.tokens, p.heads, p.head_dim}, in.x.options());
+  p.y = mutable_data<T>(y);
+  if (state) {
+    p.initial_state = state->const_data_ptr<float>();
+    p.final_state = state->mutable_data_ptr<float>();
+  }
+  const at::Tensor scratch = scratch_of(kernels::ssd_scratch_bytes(p), in.x);
+  p.scratch = scratch.mutable_data_ptr();
+  kernels::ssd_forward_cuda(p, current_cuda_stream());
+  return y;
+}
+
+// initial_state: undefined where documents start from zero.
+template <typename T>
+SsdInputs backward_on_cuda(const SsdInputs& inputs, const at::Tensor& starts,
+                           const at::Tensor& initial_state, const at::Tensor& grad) {
+  const SsdInputs in = to_cuda(inputs);
+  const at::Tensor dy = aligned_rows(grad.contiguous(), in.x.scalar_type());
+  SsdInputs out;
+  const auto allocate = [](const at::Tensor& like, at::Tensor& gradient) -> T* {
+    gradient = at::empty(like.sizes(), like.options());
+    return mutable_data<T>(gradient);
+  };
+  kernels::SsdCudaBackwardParams<T> b;
+  b.forward = make_cuda_params<T>(in, starts);
+  b.forward.initial_state = data_or_null(initial_state);
+  b.dy = const_data<T>(dy);
+  b.dx = allocate(in.x, out.x);
+  b.ddt = allocate(in.dt, out.dt);
+  b.ddt_bias = allocate_like(in.dt_bias, out.dt_bias);
+  b.dA = allocate_like(in.A, out.A);
+  b.dB = allocate(in.B, out.B);
+  b.dC = allocate(in.C, out.C);
+  b.dD = allocate_like(in.D, out.D);
+  const at::Tensor scratch = scratch_of(kernels::ssd_backward_scratch_bytes(b.forward), in.x);
+  b.forward.scratch = scratch.mutable_data_ptr();
+  kernels::ssd_backward_cuda(b, current_cuda_stream());
+  return out;
+}
+
+at::Tensor run_forward(const SsdInputs& in, const Segments& segments, at::Tensor* state,
+                       at::Tensor* checkpoints) {
+  if (in.x.is_cpu()) return forward_on_cpu(in, segments, state, checkpoints);
+  const at::Tensor starts = device_starts_of(segments, in.x.device());
+  return are_bf16({in.x}) ? forward_on_cuda<kernels::Bf16>(in, starts, state)
+                          : forward_on_cuda<float>(in, starts, state);
+}
+
 class Ssd : public torch::autograd::Function<Ssd> {
  public:
   static at::Tensor forward(AutogradContext* context, const at::Tensor& x, const at::Tensor& dt,
@@ -104,10 +237,16 @@ class Ssd : public torch::autograd::Function<Ssd> {
                             const std::optional<at::Tensor>& D, double dt_min, double dt_max,
                             const Segments& segments, at::Tensor* state) {
     const at::Tensor bias = dt_bias.value_or(at::Tensor()), skip = D.value_or(at::Tensor());
-    at::Tensor checkpoints;
-    const at::Tensor y =
-        run_forward({x, dt, bias, A, B, C, skip, dt_min, dt_max}, segments, state, &checkpoints);
-    context->save_for_backward({x, dt, bias, A, B, C, skip, checkpoints});
+    // What backward needs of the states: the CPU's checkpoints, or those that documents started
+    // from, which are overwritten.
+    at::Tensor states, starts;
+    if (x.is_cuda()) {
+      if (state) states = state->clone();
+      starts = device_starts_of(segments, x.device());
+    }
+    const at::Tensor y = run_forward({x, dt, bias, A, B, C, skip, dt_min, dt_max}, segments, state,
+                                     x.is_cpu() ? &states : nullptr);
+    context->save_for_backward({x, dt, bias, A, B, C, skip, states, starts});
     context->saved_data["dt_min"] = dt_min;
     context->saved_data["dt_max"] = dt_max;
     context->saved_data["starts"] = segments.starts;
@@ -125,22 +264,17 @@ class Ssd : public torch::autograd::Function<Ssd> {
                         saved[6],
                         context->saved_data["dt_min"].toDouble(),
                         context->saved_data["dt_max"].toDouble()};
-    const SsdInputs in = to_float(raw);
-    const Segments segments{context->saved_data["starts"].toIntVector()};
-    const at::Tensor dy = float_contiguous(grad[0]);
+    const at::Tensor& states = saved[7];
+    const at::Tensor& starts = saved[8];
     SsdInputs out;
-    kernels::SsdBackwardParams<float> b;
-    b.forward = make_params(in, segments);
-    b.forward.checkpoints = saved[7].mutable_data_ptr<float>();
-    b.dy = dy.const_data_ptr<float>();
-    b.dx = allocate_like(in.x, out.x);
-    b.ddt = allocate_like(in.dt, out.dt);
-    b.ddt_bias = allocate_like(in.dt_bias, out.dt_bias);
-    b.dA = allocate_like(in.A, out.A);
-    b.dB = allocate_like(in.B, out.B);
-    b.dC = allocate_like(in.C, out.C);
-    b.dD = allocate_like(in.D, out.D);
-    kernels::ssd_backward_cpu(b);
+    if (raw.x.is_cpu()) {
+      const Segments segments{context->saved_data["starts"].toIntVector()};
+      out = backward_on_cpu(to_float(raw), segments, states, grad[0]);
+    } else if (are_bf16({raw.x})) {
+      out = backward_on_cuda<kernels::Bf16>(raw, starts, states, grad[0]);
+    } else {
+      out = backward_on_cuda<float>(raw, starts, states, grad[0]);
+    }
     return {in_type_of(raw.x, out.x),
             in_type_of(raw.dt, out.dt),
             in_type_of(raw.dt_bias, out.dt_bias),
