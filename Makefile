@@ -13,7 +13,7 @@ help:
 	@echo "make test-speculation  everything against everything, with speculation and without; hours"
 	@echo "make build      set up and build build/mambify, for CUDA too where nvcc is (CUDA=0: never)"
 	@echo "make test-cuda  on a machine with a GPU: its kernels, and that speculation changes no bit"
-	@echo "make bench-kernels  on a machine with a GPU: the kernels of decoding, alone"
+	@echo "make bench-kernels  on a machine with a GPU: its kernels, alone"
 	@echo "make test-asan  the tests under AddressSanitizer and UndefinedBehaviorSanitizer"
 	@echo "make fuzz       ten minutes of fuzzing for every parser (SECONDS_EACH=600)"
 	@echo "make tidy       clang-format and clang-tidy over the sources"
@@ -40,6 +40,7 @@ bench-kernels: build
 	build/bench/pass_linear_bench
 	build/bench/multi_step_bench
 	build/bench/pass_attention_bench
+	build/bench/training_kernels_bench
 
 test: build $(TEACHER)
 	scripts/run_tests.sh build $(TEACHER)

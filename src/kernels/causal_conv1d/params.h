@@ -3,6 +3,9 @@
 
 #include <cstdint>
 
+#include "kernels/bf16.h"
+#include "kernels/cuda/runtime.h"
+
 namespace mambify::kernels {
 
 // y[t, c] = act(bias[c] + sum over k of weight[c, k] x[t - (width - 1) + k, c]), act = silu or
@@ -53,6 +56,41 @@ void causal_conv1d_backward_reference(const CausalConv1dBackwardParams<T>& p);
 inline constexpr int64_t kMaxConvWidth = 8;
 void causal_conv1d_forward_cpu(const CausalConv1dParams<float>& p);
 void causal_conv1d_backward_cpu(const CausalConv1dBackwardParams<float>& p);
+
+// The same on a CUDA device, without windows: all pointers are of its memory. T = float and Bf16.
+template <typename T>
+struct CausalConv1dCudaParams {
+  const int32_t* starts = nullptr;  // [documents + 1]
+  int64_t documents = 0;
+  int64_t tokens = 0;
+  int64_t channels = 0;
+  int64_t width = 0;  // at most kMaxConvWidth
+  bool silu = false;
+
+  const T* x = nullptr;  // [tokens, channels]
+  int64_t x_stride = 0;
+  const T* weight = nullptr;  // [channels, width]
+  const T* bias = nullptr;    // [channels]; null: zeros
+
+  T* y = nullptr;  // [tokens, channels]
+  int64_t y_stride = 0;
+};
+template <typename T>
+struct CausalConv1dCudaBackwardParams {
+  CausalConv1dCudaParams<T> forward;  // its inputs; y unused
+  const T* dy = nullptr;              // [tokens, channels], contiguous
+  T* dx = nullptr;                    // [tokens, channels], contiguous
+  float* dweight = nullptr;           // [channels, width]
+  float* dbias = nullptr;             // [channels]; null: not wanted
+};
+
+// On the device in use. scratch: that many bytes. The same bits in every run.
+template <typename T>
+void causal_conv1d_forward_cuda(const CausalConv1dCudaParams<T>& p, CudaStream stream);
+template <typename T>
+void causal_conv1d_backward_cuda(const CausalConv1dCudaBackwardParams<T>& p, void* scratch,
+                                 CudaStream stream);
+int64_t causal_conv1d_backward_scratch_bytes(int64_t tokens, int64_t channels, int64_t width);
 
 // Writes final_window; shared by the reference and the fast version.
 template <typename T>

@@ -4,6 +4,7 @@
 #include <cstdint>
 
 #include "kernels/bf16.h"
+#include "kernels/cuda/runtime.h"
 
 namespace mambify::kernels {
 
@@ -30,11 +31,11 @@ struct RmsNormParams {
 // Gradients of the above; every output is overwritten.
 template <typename T>
 struct RmsNormBackwardParams {
-  RmsNormParams<T> forward;  // its inputs; inverse_rms as the forward pass left it, y unused
-  const T* dy = nullptr;     // [rows, channels], contiguous
-  T* dx = nullptr;           // [rows, channels], contiguous
-  T* dz = nullptr;           // [rows, channels], contiguous; unused without a gate
-  T* dweight = nullptr;      // [channels]; null: not wanted
+  RmsNormParams<T> forward;        // its inputs; inverse_rms as the forward pass left it, y unused
+  const T* dy = nullptr;           // [rows, channels], contiguous
+  T* dx = nullptr;                 // [rows, channels], contiguous
+  T* dz = nullptr;                 // [rows, channels], contiguous; unused without a gate
+  Computed<T>* dweight = nullptr;  // [channels]; null: not wanted
 };
 
 // The definition, for T = float and double.
@@ -48,5 +49,13 @@ void rms_norm_backward_reference(const RmsNormBackwardParams<T>& p);
 void rms_norm_forward_cpu(const RmsNormParams<float>& p);
 void rms_norm_forward_cpu(const RmsNormParams<Bf16>& p);
 void rms_norm_backward_cpu(const RmsNormBackwardParams<float>& p);
+
+// The same on the CUDA device in use, all pointers of its memory, T = float and Bf16. scratch: that
+// many bytes, needed where dweight is wanted. The same bits in every run.
+template <typename T>
+void rms_norm_forward_cuda(const RmsNormParams<T>& p, CudaStream stream);
+template <typename T>
+void rms_norm_backward_cuda(const RmsNormBackwardParams<T>& p, void* scratch, CudaStream stream);
+int64_t rms_norm_backward_scratch_bytes(int64_t rows, int64_t channels, int64_t group_size);
 
 }  // namespace mambify::kernels

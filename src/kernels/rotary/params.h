@@ -4,6 +4,7 @@
 #include <cstdint>
 
 #include "kernels/bf16.h"
+#include "kernels/cuda/runtime.h"
 
 namespace mambify::kernels {
 
@@ -31,5 +32,9 @@ void rotary_reference(const RotaryParams<T>& p);
 // once, in y.
 void rotary_cpu(const RotaryParams<float>& p);
 void rotary_cpu(const RotaryParams<Bf16>& p);
+
+// The same on the CUDA device in use, all pointers of its memory, T = float and Bf16.
+template <typename T>
+void rotary_cuda(const RotaryParams<T>& p, CudaStream stream);
 
 }  // namespace mambify::kernels

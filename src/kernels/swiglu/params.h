@@ -4,6 +4,7 @@
 #include <cstdint>
 
 #include "kernels/bf16.h"
+#include "kernels/cuda/runtime.h"
 
 namespace mambify::kernels {
 
@@ -35,5 +36,32 @@ void swiglu_backward_reference(const SwiGluBackwardParams<T>& p);
 void swiglu_forward_cpu(const SwiGluParams<float>& p);
 void swiglu_forward_cpu(const SwiGluParams<Bf16>& p);
 void swiglu_backward_cpu(const SwiGluBackwardParams<float>& p);
+
+// The same over rows on the CUDA device in use, all pointers of its memory. gate and up are perhaps
+// column slices of wider rows: strides count elements from one row to the next. dy, and what is
+// written, are contiguous.
+template <typename T>
+struct SwiGluRowsParams {
+  int64_t rows = 0;
+  int64_t width = 0;
+  const T* gate = nullptr;  // [rows, width]
+  int64_t gate_stride = 0;
+  const T* up = nullptr;  // [rows, width]
+  int64_t up_stride = 0;
+  T* y = nullptr;  // [rows, width]
+};
+template <typename T>
+struct SwiGluRowsBackwardParams {
+  SwiGluRowsParams<T> forward;  // its inputs; y unused
+  const T* dy = nullptr;        // [rows, width], as are the gradients
+  T* dgate = nullptr;
+  T* dup = nullptr;
+};
+
+// T = float and Bf16.
+template <typename T>
+void swiglu_forward_cuda(const SwiGluRowsParams<T>& p, CudaStream stream);
+template <typename T>
+void swiglu_backward_cuda(const SwiGluRowsBackwardParams<T>& p, CudaStream stream);
 
 }  // namespace mambify::kernels
