@@ -93,10 +93,24 @@ int64_t PackedWeights::native_bytes() const {
   return total;
 }
 
+namespace {
+
+// On tensor cores, rows of an odd number of outputs would be written two bytes at a time, which
+// makes the product several times as slow.
+at::Tensor aligned_linear(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias) {
+  constexpr int64_t kAlignment = 8;
+  const int64_t outputs = weight.size(0), missing = -outputs & (kAlignment - 1);
+  if (missing == 0 || bias.defined()) return at::linear(x, weight, bias);
+  return at::linear(x, at::constant_pad_nd(weight, {0, 0, 0, missing})).narrow(1, 0, outputs);
+}
+
+}  // namespace
+
 at::Tensor project(const PackedWeights* packed, const at::Tensor& x, const at::Tensor& weight,
                    const at::Tensor& bias) {
   const PackedMatrix* matrix = packed != nullptr ? packed->find(weight) : nullptr;
-  if (matrix == nullptr) return at::linear(x, weight, bias);
+  if (matrix == nullptr)
+    return x.is_cuda() ? aligned_linear(x, weight, bias) : at::linear(x, weight, bias);
   const at::Tensor y = rows_linear(x, *matrix);
   return bias.defined() ? y + bias : y;
 }

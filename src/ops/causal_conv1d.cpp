@@ -4,6 +4,7 @@
 #include <torch/csrc/autograd/custom_function.h>
 
 #include "kernels/causal_conv1d/params.h"
+#include "ops/cuda.h"
 #include "ops/rows.h"
 
 namespace mambify {
@@ -12,7 +13,8 @@ namespace {
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
-// The inputs of both passes; the tensors in fp32, as float_rows and float_contiguous leave them.
+// The inputs of both passes on the CPU; the tensors in fp32, as float_rows and float_contiguous
+// leave them.
 kernels::CausalConv1dParams<float> params_of(const at::Tensor& x, const at::Tensor& weight,
                                              const at::Tensor& bias,
                                              const std::vector<int64_t>& starts, bool silu,
@@ -33,7 +35,6 @@ kernels::CausalConv1dParams<float> params_of(const at::Tensor& x, const at::Tens
 
 at::Tensor convolve(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
                     const Segments& segments, bool silu, at::Tensor* window) {
-  TORCH_CHECK(x.device().is_cpu(), "causal_conv1d: no kernel for ", x.device());
   const at::Tensor rows = float_rows(x), w = float_contiguous(weight), b = float_contiguous(bias);
   at::Tensor y = at::empty(x.sizes(), rows.options());
   float* window_data = window ? window->data_ptr<float>() : nullptr;
@@ -46,21 +47,89 @@ at::Tensor convolve(const at::Tensor& x, const at::Tensor& weight, const at::Ten
   return y.to(x.scalar_type());
 }
 
+// The inputs of both passes on a CUDA device; the tensors of T, as rows_as and contiguous_as leave
+// them. starts: [documents + 1] int32.
+template <typename T>
+kernels::CausalConv1dCudaParams<T> params_of(const at::Tensor& x, const at::Tensor& weight,
+                                             const at::Tensor& bias, const at::Tensor& starts,
+                                             bool silu) {
+  kernels::CausalConv1dCudaParams<T> p;
+  p.starts = starts.const_data_ptr<int32_t>();
+  p.documents = starts.size(0) - 1;
+  p.tokens = x.size(0);
+  p.channels = x.size(1);
+  p.width = weight.size(1);
+  p.silu = silu;
+  p.x = const_data<T>(x);
+  p.x_stride = x.stride(0);
+  p.weight = const_data<T>(weight);
+  p.bias = const_data<T>(bias);
+  return p;
+}
+
+template <typename T>
+at::Tensor convolve_cuda(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
+                         const at::Tensor& starts, bool silu) {
+  const at::Tensor rows = rows_as<T>(x), w = contiguous_as<T>(weight), b = contiguous_as<T>(bias);
+  at::Tensor y = at::empty(x.sizes(), rows.options());
+  auto p = params_of<T>(rows, w, b, starts, silu);
+  p.y = mutable_data<T>(y);
+  p.y_stride = x.size(1);
+  kernels::causal_conv1d_forward_cuda(p, current_cuda_stream());
+  return y;
+}
+
+// Where there is a kernel for the activations' dtype, the parameters take it, too.
+at::Tensor convolve_cuda(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
+                         const at::Tensor& starts, bool silu) {
+  if (are_bf16({x})) return convolve_cuda<kernels::Bf16>(x, weight, bias, starts, silu);
+  return convolve_cuda<float>(x, weight, bias, starts, silu).to(x.scalar_type());
+}
+
+struct Gradients {
+  at::Tensor x, weight, bias;
+};
+
+template <typename T>
+Gradients run_backward_cuda(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
+                            const at::Tensor& starts, bool silu, const at::Tensor& gradient) {
+  const at::Tensor rows = rows_as<T>(x), w = contiguous_as<T>(weight), b = contiguous_as<T>(bias);
+  const at::Tensor dy = contiguous_as<T>(gradient);
+  Gradients d{.x = at::empty(x.sizes(), rows.options()), .weight = {}, .bias = {}};
+  kernels::CausalConv1dCudaBackwardParams<T> p;
+  p.forward = params_of<T>(rows, w, b, starts, silu);
+  p.dy = const_data<T>(dy);
+  p.dx = mutable_data<T>(d.x);
+  p.dweight = allocate_like(w, d.weight);
+  p.dbias = allocate_like(b, d.bias);
+  const at::Tensor scratch =
+      scratch_beside(rows, kernels::causal_conv1d_backward_scratch_bytes(
+                               p.forward.tokens, p.forward.channels, p.forward.width));
+  kernels::causal_conv1d_backward_cuda(p, scratch.mutable_data_ptr(), current_cuda_stream());
+  return d;
+}
+
 class CausalConv1d : public torch::autograd::Function<CausalConv1d> {
  public:
   static at::Tensor forward(AutogradContext* context, const at::Tensor& x, const at::Tensor& weight,
                             const std::optional<at::Tensor>& bias, const Segments& segments,
                             bool silu, at::Tensor* window) {
+    context->saved_data["silu"] = silu;
+    if (x.is_cuda()) {
+      const at::Tensor starts = device_starts_of(segments, x.device());
+      context->save_for_backward({x, weight, bias.value_or(at::Tensor()), starts});
+      return convolve_cuda(x, weight, bias.value_or(at::Tensor()), starts, silu);
+    }
     // The window is overwritten below, and backward needs it as it was.
     context->save_for_backward(
         {x, weight, bias.value_or(at::Tensor()), window ? window->clone() : at::Tensor()});
     context->saved_data["starts"] = segments.starts;
-    context->saved_data["silu"] = silu;
     return convolve(x, weight, bias.value_or(at::Tensor()), segments, silu, window);
   }
 
   static variable_list backward(AutogradContext* context, const variable_list& gradients) {
     const auto saved = context->get_saved_variables();
+    if (saved[0].is_cuda()) return backward_cuda(saved, context, gradients[0]);
     const at::Tensor x = float_rows(saved[0]), weight = float_contiguous(saved[1]);
     const at::Tensor bias = float_contiguous(saved[2]), dy = float_contiguous(gradients[0]);
     const auto starts = context->saved_data["starts"].toIntVector();
@@ -78,6 +147,17 @@ class CausalConv1d : public torch::autograd::Function<CausalConv1d> {
     kernels::causal_conv1d_backward_cpu(p);
     if (bias.defined()) dbias = dbias.to(saved[2].scalar_type());
     return {dx.to(saved[0].scalar_type()), dweight.to(saved[1].scalar_type()), dbias, {}, {}, {}};
+  }
+
+ private:
+  static variable_list backward_cuda(const variable_list& saved, AutogradContext* context,
+                                     const at::Tensor& dy) {
+    const at::Tensor &x = saved[0], &weight = saved[1], &bias = saved[2], &starts = saved[3];
+    const bool silu = context->saved_data["silu"].toBool();
+    const Gradients d = are_bf16({x})
+                            ? run_backward_cuda<kernels::Bf16>(x, weight, bias, starts, silu, dy)
+                            : run_backward_cuda<float>(x, weight, bias, starts, silu, dy);
+    return {in_type_of(x, d.x), in_type_of(weight, d.weight), in_type_of(bias, d.bias), {}, {}, {}};
   }
 };
 
@@ -99,6 +179,10 @@ at::Tensor causal_conv1d(const at::Tensor& x, const at::Tensor& weight, const at
       !window || (window->is_contiguous() && window->scalar_type() == at::kFloat &&
                   window->sizes() == at::IntArrayRef({segments.documents(), channels, width - 1})),
       "causal_conv1d: the window must be contiguous fp32 of [documents, C, W - 1]");
+  TORCH_CHECK(!window || x.is_cpu(), "causal_conv1d: no window on ", x.device());
+  if (x.is_cuda() && !needs_gradient({x, weight, bias})) {
+    return convolve_cuda(x, weight, bias, device_starts_of(segments, x.device()), silu);
+  }
   return needs_gradient({x, weight, bias})
              ? CausalConv1d::apply(x, weight, optional_input(bias), segments, silu, window)
              : convolve(x, weight, bias, segments, silu, window);

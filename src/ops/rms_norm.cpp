@@ -4,6 +4,7 @@
 #include <torch/csrc/autograd/custom_function.h>
 
 #include "kernels/rms_norm/params.h"
+#include "ops/cuda.h"
 #include "ops/rows.h"
 
 namespace mambify {
@@ -32,26 +33,59 @@ kernels::RmsNormParams<T> params_of(const at::Tensor& x, const at::Tensor& z,
 }
 
 template <typename T>
-at::Tensor run_forward(const at::Tensor& x, const at::Tensor& z, const at::Tensor& weight,
+at::Tensor run_forward(const at::Tensor& input, const at::Tensor& gate, const at::Tensor& scale,
                        int64_t group_size, double eps, at::Tensor& inverse_rms) {
+  const at::Tensor x = rows_as<T>(input), z = rows_as<T>(gate), weight = contiguous_as<T>(scale);
   at::Tensor y = at::empty(x.sizes(), x.options());
   auto p = params_of<T>(x, z, weight, group_size, eps, inverse_rms);
   p.y = mutable_data<T>(y);
-  kernels::rms_norm_forward_cpu(p);
+  if (x.is_cuda()) {
+    kernels::rms_norm_forward_cuda(p, current_cuda_stream());
+  } else {
+    kernels::rms_norm_forward_cpu(p);
+  }
   return y;
 }
 
 // inverse_rms: [T, C / group_size] to be filled, or undefined.
 at::Tensor normalise(const at::Tensor& x, const at::Tensor& z, const at::Tensor& weight,
                      int64_t group_size, double eps, at::Tensor inverse_rms) {
-  TORCH_CHECK(x.device().is_cpu(), "rms_norm: no kernel for ", x.device());
   if (are_bf16({x, z, weight})) {
-    return run_forward<kernels::Bf16>(contiguous_rows(x), z.defined() ? contiguous_rows(z) : z,
-                                      weight.contiguous(), group_size, eps, inverse_rms);
+    return run_forward<kernels::Bf16>(x, z, weight, group_size, eps, inverse_rms);
   }
-  return run_forward<float>(float_rows(x), z.defined() ? float_rows(z) : z,
-                            float_contiguous(weight), group_size, eps, inverse_rms)
-      .to(x.scalar_type());
+  return run_forward<float>(x, z, weight, group_size, eps, inverse_rms).to(x.scalar_type());
+}
+
+struct Gradients {
+  at::Tensor x, z, weight;
+};
+
+template <typename T>
+Gradients run_backward(const variable_list& saved, const at::Tensor& gradient, int64_t group_size,
+                       bool of_weight) {
+  const at::Tensor x = rows_as<T>(saved[0]), z = rows_as<T>(saved[1]);
+  const at::Tensor weight = contiguous_as<T>(saved[2]), dy = contiguous_as<T>(gradient);
+  at::Tensor inverse_rms = saved[3];
+  Gradients d;
+  kernels::RmsNormBackwardParams<T> p;
+  p.forward = params_of<T>(x, z, weight, group_size, /*eps=*/0, inverse_rms);
+  p.dy = const_data<T>(dy);
+  d.x = at::empty(x.sizes(), x.options());
+  p.dx = mutable_data<T>(d.x);
+  if (z.defined()) {
+    d.z = at::empty(z.sizes(), z.options());
+    p.dz = mutable_data<T>(d.z);
+  }
+  if (of_weight) p.dweight = allocate_like(weight, d.weight);
+  if (x.is_cuda()) {
+    const at::Tensor scratch = scratch_beside(
+        x,
+        kernels::rms_norm_backward_scratch_bytes(p.forward.rows, p.forward.channels, group_size));
+    kernels::rms_norm_backward_cuda(p, scratch.mutable_data_ptr(), current_cuda_stream());
+  } else if constexpr (std::is_same_v<T, float>) {
+    kernels::rms_norm_backward_cpu(p);
+  }
+  return d;
 }
 
 class RmsNorm : public torch::autograd::Function<RmsNorm> {
@@ -69,27 +103,14 @@ class RmsNorm : public torch::autograd::Function<RmsNorm> {
 
   static variable_list backward(AutogradContext* context, const variable_list& gradients) {
     const auto saved = context->get_saved_variables();
-    const at::Tensor x = float_rows(saved[0]),
-                     z = saved[1].defined() ? float_rows(saved[1]) : at::Tensor();
-    const at::Tensor weight = float_contiguous(saved[2]), dy = float_contiguous(gradients[0]);
-    at::Tensor inverse_rms = saved[3];
-    at::Tensor dx = at::empty(x.sizes(), x.options());
-    at::Tensor dz = z.defined() ? at::empty(z.sizes(), z.options()) : at::Tensor();
-    at::Tensor dweight;
-    if (context->needs_input_grad(z.defined() ? 2 : 1))
-      dweight = at::empty(weight.sizes(), weight.options());
-
-    kernels::RmsNormBackwardParams<float> p;
-    p.forward = params_of<float>(x, z, weight, context->saved_data["group_size"].toInt(),
-                                 /*eps=*/0, inverse_rms);
-    p.dy = dy.const_data_ptr<float>();
-    p.dx = dx.data_ptr<float>();
-    p.dz = z.defined() ? dz.data_ptr<float>() : nullptr;
-    p.dweight = dweight.defined() ? dweight.data_ptr<float>() : nullptr;
-    kernels::rms_norm_backward_cpu(p);
-    if (dz.defined()) dz = dz.to(saved[1].scalar_type());
-    if (dweight.defined()) dweight = dweight.to(saved[2].scalar_type());
-    return {dx.to(saved[0].scalar_type()), dz, dweight, {}, {}};
+    const at::Tensor &x = saved[0], &z = saved[1], &weight = saved[2];
+    const bool of_weight = context->needs_input_grad(z.defined() ? 2 : 1);
+    const int64_t group_size = context->saved_data["group_size"].toInt();
+    const Gradients d =
+        x.is_cuda() && are_bf16({x, z, weight})
+            ? run_backward<kernels::Bf16>(saved, gradients[0], group_size, of_weight)
+            : run_backward<float>(saved, gradients[0], group_size, of_weight);
+    return {in_type_of(x, d.x), in_type_of(z, d.z), in_type_of(weight, d.weight), {}, {}};
   }
 };
 

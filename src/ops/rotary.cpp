@@ -7,6 +7,7 @@
 #include <numbers>
 
 #include "kernels/rotary/params.h"
+#include "ops/cuda.h"
 #include "ops/rows.h"
 
 namespace mambify {
@@ -33,28 +34,34 @@ at::Tensor inverse_frequencies(const RopeConfig& config, int64_t head_dim,
   return at::where(is_long, stretched, at::where(is_short, frequencies, between));
 }
 
-// x: of the kernel's T, as contiguous_rows leaves it; cos, sin: fp32, contiguous.
+// cos, sin: fp32, contiguous.
 template <typename T>
-at::Tensor run(const at::Tensor& x, const at::Tensor& cos, const at::Tensor& sin, bool inverse) {
+at::Tensor run(const at::Tensor& input, const at::Tensor& cos, const at::Tensor& sin,
+               bool inverse) {
+  const at::Tensor x = rows_as<T>(input);
   at::Tensor y = at::empty(x.sizes(), x.options());
-  kernels::rotary_cpu(kernels::RotaryParams<T>{.tokens = x.size(0),
-                                               .heads = x.size(1),
-                                               .width = x.size(2),
-                                               .x = const_data<T>(x),
-                                               .x_stride = x.stride(0),
-                                               .cos = const_data<float>(cos),
-                                               .sin = const_data<float>(sin),
-                                               .inverse = inverse,
-                                               .y = mutable_data<T>(y)});
+  const kernels::RotaryParams<T> p{.tokens = x.size(0),
+                                   .heads = x.size(1),
+                                   .width = x.size(2),
+                                   .x = const_data<T>(x),
+                                   .x_stride = x.stride(0),
+                                   .cos = const_data<float>(cos),
+                                   .sin = const_data<float>(sin),
+                                   .inverse = inverse,
+                                   .y = mutable_data<T>(y)};
+  if (x.is_cuda()) {
+    kernels::rotary_cuda(p, current_cuda_stream());
+  } else {
+    kernels::rotary_cpu(p);
+  }
   return y;
 }
 
 // cos, sin: [T, head_dim / 2].
 at::Tensor rotate(const at::Tensor& x, const at::Tensor& cos, const at::Tensor& sin, bool inverse) {
-  TORCH_CHECK(x.device().is_cpu(), "rotary: no kernel for ", x.device());
   const at::Tensor c = float_contiguous(cos), s = float_contiguous(sin);
-  if (are_bf16({x})) return run<kernels::Bf16>(contiguous_rows(x), c, s, inverse);
-  return run<float>(float_rows(x), c, s, inverse).to(x.scalar_type());
+  if (are_bf16({x})) return run<kernels::Bf16>(x, c, s, inverse);
+  return run<float>(x, c, s, inverse).to(x.scalar_type());
 }
 
 class Rotary : public torch::autograd::Function<Rotary> {

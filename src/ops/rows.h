@@ -1,4 +1,4 @@
-// What the ops around CPU kernels share: fp32 views of their inputs.
+// What the ops around kernels share: views of their inputs in the types that kernels compute with.
 #pragma once
 
 #include <ATen/ATen.h>
@@ -6,6 +6,9 @@
 
 #include <initializer_list>
 #include <optional>
+#include <type_traits>
+
+#include "kernels/bf16.h"
 
 namespace mambify {
 
@@ -37,14 +40,30 @@ inline at::Tensor contiguous_rows(const at::Tensor& tensor) {
   return tensor;
 }
 
-// The same in fp32.
-inline at::Tensor float_rows(const at::Tensor& tensor) {
-  return contiguous_rows(tensor.to(at::kFloat));
+// The dtype of a kernel's T.
+template <typename T>
+inline constexpr at::ScalarType kTypeOf =
+    std::is_same_v<T, kernels::Bf16> ? at::kBFloat16 : at::kFloat;
+
+// contiguous_rows in a kernel's T; undefined stays undefined.
+template <typename T>
+at::Tensor rows_as(const at::Tensor& tensor) {
+  return tensor.defined() ? contiguous_rows(tensor.to(kTypeOf<T>)) : tensor;
+}
+inline at::Tensor float_rows(const at::Tensor& tensor) { return rows_as<float>(tensor); }
+
+// In a kernel's T and contiguous; undefined stays undefined.
+template <typename T>
+at::Tensor contiguous_as(const at::Tensor& tensor) {
+  return tensor.defined() ? tensor.to(kTypeOf<T>).contiguous() : tensor;
+}
+inline at::Tensor float_contiguous(const at::Tensor& tensor) {
+  return contiguous_as<float>(tensor);
 }
 
-// In fp32 and contiguous; undefined stays undefined.
-inline at::Tensor float_contiguous(const at::Tensor& tensor) {
-  return tensor.defined() ? tensor.to(at::kFloat).contiguous() : tensor;
+// Memory for a kernel on the device of a tensor.
+inline at::Tensor scratch_beside(const at::Tensor& tensor, int64_t bytes) {
+  return at::empty({bytes}, tensor.options().dtype(at::kByte));
 }
 
 // How an input that may be undefined is given to Function::apply, which takes no undefined tensors.

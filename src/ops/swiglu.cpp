@@ -3,7 +3,10 @@
 #include <ATen/ATen.h>
 #include <torch/csrc/autograd/custom_function.h>
 
+#include <algorithm>
+
 #include "kernels/swiglu/params.h"
+#include "ops/cuda.h"
 #include "ops/rows.h"
 
 namespace mambify {
@@ -23,12 +26,51 @@ at::Tensor run_forward(const at::Tensor& gate, const at::Tensor& up) {
   return y;
 }
 
+// gate, up: as contiguous_rows leaves them, of T, on a CUDA device.
+template <typename T>
+kernels::SwiGluRowsParams<T> params_of(const at::Tensor& gate, const at::Tensor& up) {
+  const int64_t rows = gate.size(0);
+  return {.rows = rows,
+          .width = gate.numel() / std::max<int64_t>(rows, 1),
+          .gate = const_data<T>(gate),
+          .gate_stride = gate.stride(0),
+          .up = const_data<T>(up),
+          .up_stride = up.stride(0)};
+}
+
+template <typename T>
+at::Tensor run_forward_cuda(const at::Tensor& gate_input, const at::Tensor& up_input) {
+  const at::Tensor gate = rows_as<T>(gate_input), up = rows_as<T>(up_input);
+  at::Tensor y = at::empty(gate.sizes(), gate.options());
+  auto p = params_of<T>(gate, up);
+  p.y = mutable_data<T>(y);
+  kernels::swiglu_forward_cuda(p, current_cuda_stream());
+  return y;
+}
+
 at::Tensor activate(const at::Tensor& gate, const at::Tensor& up) {
-  TORCH_CHECK(gate.device().is_cpu(), "swiglu: no kernel for ", gate.device());
-  if (are_bf16({gate, up})) {
-    return run_forward<kernels::Bf16>(gate.contiguous(), up.contiguous());
+  const bool in_bf16 = are_bf16({gate, up});
+  if (gate.is_cuda()) {
+    if (in_bf16) return run_forward_cuda<kernels::Bf16>(gate, up);
+    return run_forward_cuda<float>(gate, up).to(gate.scalar_type());
   }
+  if (in_bf16) return run_forward<kernels::Bf16>(gate.contiguous(), up.contiguous());
   return run_forward<float>(float_contiguous(gate), float_contiguous(up)).to(gate.scalar_type());
+}
+
+template <typename T>
+variable_list run_backward_cuda(const at::Tensor& gate_input, const at::Tensor& up_input,
+                                const at::Tensor& gradient) {
+  const at::Tensor gate = rows_as<T>(gate_input), up = rows_as<T>(up_input);
+  const at::Tensor dy = contiguous_as<T>(gradient);
+  at::Tensor dgate = at::empty(gate.sizes(), gate.options()),
+             dup = at::empty(up.sizes(), up.options());
+  kernels::swiglu_backward_cuda<T>({.forward = params_of<T>(gate, up),
+                                    .dy = const_data<T>(dy),
+                                    .dgate = mutable_data<T>(dgate),
+                                    .dup = mutable_data<T>(dup)},
+                                   current_cuda_stream());
+  return {in_type_of(gate_input, dgate), in_type_of(up_input, dup)};
 }
 
 class SwiGlu : public torch::autograd::Function<SwiGlu> {
@@ -41,6 +83,11 @@ class SwiGlu : public torch::autograd::Function<SwiGlu> {
 
   static variable_list backward(AutogradContext* context, const variable_list& gradients) {
     const auto saved = context->get_saved_variables();
+    if (saved[0].is_cuda()) {
+      return are_bf16({saved[0], saved[1]})
+                 ? run_backward_cuda<kernels::Bf16>(saved[0], saved[1], gradients[0])
+                 : run_backward_cuda<float>(saved[0], saved[1], gradients[0]);
+    }
     const at::Tensor gate = float_contiguous(saved[0]), up = float_contiguous(saved[1]);
     const at::Tensor dy = float_contiguous(gradients[0]);
     at::Tensor dgate, dup;
