@@ -2,6 +2,7 @@
 
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/cat.h>
+#include <ATen/ops/constant_pad_nd.h>
 #include <ATen/ops/linear.h>
 
 #include <set>
@@ -125,7 +126,7 @@ std::vector<at::Tensor> project_group(const PackedWeights* packed, const at::Ten
   }
   if (x.is_cuda() && weights.size() > 1) {
     // Narrow products leave most of a GPU idle; the copy of the weights is small beside them.
-    return at::linear(x, at::cat(weights)).split_with_sizes(sizes, /*dim=*/1);
+    return aligned_linear(x, at::cat(weights), /*bias=*/{}).split_with_sizes(sizes, /*dim=*/1);
   }
   std::vector<at::Tensor> products;
   for (const at::Tensor& weight : weights) products.push_back(at::linear(x, weight));
