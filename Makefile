@@ -12,7 +12,8 @@ help:
 	@echo "make test       set up, build, run every test"
 	@echo "make test-speculation  everything against everything, with speculation and without; hours"
 	@echo "make build      set up and build build/mambify, for CUDA too where nvcc is (CUDA=0: never)"
-	@echo "make test-cuda  on a machine with a GPU: its kernels, and that speculation changes no bit"
+	@echo "make test-cuda  on a machine with a GPU: its kernels, training, and that speculation"
+	@echo "                changes no bit"
 	@echo "make bench-kernels  on a machine with a GPU: its kernels, alone"
 	@echo "make test-asan  the tests under AddressSanitizer and UndefinedBehaviorSanitizer"
 	@echo "make fuzz       ten minutes of fuzzing for every parser (SECONDS_EACH=600)"
@@ -34,6 +35,8 @@ demo: build $(TEACHER)
 test-cuda: build
 	build/tests/cuda/test_cuda
 	build/tests/decode/test_decode --gtest_filter='*_cuda*'
+	build/tests/distill/test_distill --gtest_filter='*/cuda'
+	build/tests/distill/test_kill_resume --gtest_filter='*/cuda'
 
 bench-kernels: build
 	cmake --build --preset $(PRESET) --target bench_kernels -j $(JOBS)

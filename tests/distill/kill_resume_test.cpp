@@ -9,6 +9,7 @@
 #include <random>
 #include <thread>
 
+#include "devices.h"
 #include "distill/metrics.h"
 #include "testing.h"
 
@@ -19,10 +20,11 @@ namespace {
 
 using Seconds = std::chrono::duration<double>;
 
-pid_t start(const fs::path& run) {
+pid_t start(const fs::path& run, const std::string& device) {
   const std::string folder = run.string();
   char program[] = MAMBIFY_TRAIN_TINY;
-  char* arguments[] = {program, const_cast<char*>(folder.c_str()), nullptr};
+  char* arguments[] = {program, const_cast<char*>(folder.c_str()),
+                       const_cast<char*>(device.c_str()), nullptr};
   pid_t child = 0;
   EXPECT_EQ(posix_spawn(&child, program, nullptr, nullptr, arguments, environ), 0);
   return child;
@@ -34,12 +36,14 @@ int wait_for(pid_t child) {
   return status;
 }
 
-TEST(KillAndResume, EndsInTheSameBits) {
+class KillAndResume : public ::testing::TestWithParam<std::string> {};
+
+TEST_P(KillAndResume, EndsInTheSameBits) {
   // Threads that wait by spinning would starve each other on a busy machine.
   setenv("OMP_WAIT_POLICY", "passive", /*overwrite=*/0);
   const testing::ScratchFolder folder;
   const auto begin = std::chrono::steady_clock::now();
-  ASSERT_EQ(wait_for(start(folder / "whole")), 0);
+  ASSERT_EQ(wait_for(start(folder / "whole", GetParam())), 0);
   const Seconds whole = std::chrono::steady_clock::now() - begin;
 
   // Spread over a whole run: start-up, both stages, checkpoints being written, the end.
@@ -48,7 +52,7 @@ TEST(KillAndResume, EndsInTheSameBits) {
   std::mt19937 engine(seed);
   for (int killed = 0; killed < 10;) {
     const double share = std::uniform_real_distribution<double>(0.05, 0.4)(engine);
-    const pid_t child = start(folder / "killed");
+    const pid_t child = start(folder / "killed", GetParam());
     std::this_thread::sleep_for(share * whole);
     kill(child, SIGKILL);
     const int status = wait_for(child);
@@ -60,7 +64,7 @@ TEST(KillAndResume, EndsInTheSameBits) {
       fs::remove_all(folder / "killed");
     }
   }
-  ASSERT_EQ(wait_for(start(folder / "killed")), 0) << "seed " << seed;
+  ASSERT_EQ(wait_for(start(folder / "killed", GetParam())), 0) << "seed " << seed;
 
   EXPECT_EQ(read_text_file(folder / "whole" / "final" / "model.safetensors"),
             read_text_file(folder / "killed" / "final" / "model.safetensors"))
@@ -74,6 +78,9 @@ TEST(KillAndResume, EndsInTheSameBits) {
     }
   }
 }
+
+INSTANTIATE_TEST_SUITE_P(Devices, KillAndResume, ::testing::ValuesIn(testing::devices()),
+                         [](const auto& info) { return info.param; });
 
 }  // namespace
 }  // namespace mambify

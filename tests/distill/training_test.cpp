@@ -6,9 +6,11 @@
 #include <limits>
 
 #include "core/error.h"
+#include "devices.h"
 #include "distill/metrics.h"
 #include "distill/stages.h"
 #include "distill/trainer.h"
+#include "ops/cuda.h"
 #include "tiny_run.h"
 
 namespace mambify {
@@ -19,9 +21,10 @@ using testing::tiny_inputs;
 using testing::tiny_recipe;
 
 RunSummary train_tiny(const fs::path& dir, const std::string& stages, RunInputs inputs,
-                      const std::vector<std::string>& overrides = {}) {
+                      const std::vector<std::string>& overrides = {},
+                      at::Device device = at::kCPU) {
   const Recipe recipe = parse_recipe(tiny_recipe(dir, stages), "tiny.toml", overrides);
-  return train(recipe, std::move(inputs), {});
+  return train(recipe, std::move(inputs), {.device = device});
 }
 
 TEST(Training, AlignBringsEachMixerCloserToItsAttention) {
@@ -210,6 +213,48 @@ TEST(Training, TheReportStandsAlone) {
   EXPECT_EQ(html.find("http"), std::string::npos);
   EXPECT_EQ(html.find("<script"), std::string::npos);
 }
+
+// A test for each other device than the CPU; the name is the device's.
+class TrainingOn : public ::testing::TestWithParam<std::string> {};
+
+TEST_P(TrainingOn, TenStepsHaveTheLossesOfTheCpu) {
+  const testing::ScratchFolder folder;
+  const std::string stages =
+      "[[stage]]\nkind = \"align\"\nsteps = 10\nbatch_tokens = 128\n"
+      "[[stage]]\nkind = \"distill\"\nsteps = 10\nbatch_tokens = 128\naccumulation = 2\n"
+      "train = \"all\"\nce_weight = 0.1\n";
+  train_tiny(folder / "cpu", stages, tiny_inputs());
+  train_tiny(folder / "device", stages, tiny_inputs(), {}, load_torch_cuda(0));
+  const auto expected = read_metrics(folder / "cpu" / "metrics.jsonl");
+  const auto found = read_metrics(folder / "device" / "metrics.jsonl");
+  ASSERT_EQ(found.size(), 20u);
+  for (size_t i = 0; i < found.size(); ++i) {
+    for (const char* key : {"loss", "gradient_norm"}) {
+      EXPECT_NEAR(found[i][key].get<double>() / expected[i][key].get<double>(), 1, 1e-3)
+          << key << " of line " << i;
+    }
+  }
+}
+
+TEST_P(TrainingOn, TheSameSeedEndsInTheSameBits) {
+  const testing::ScratchFolder folder;
+  const std::string stages =
+      "[[stage]]\nkind = \"distill\"\nsteps = 20\nbatch_tokens = 256\ntrain = \"all\"\n";
+  for (const char* run : {"a", "b"}) {
+    train_tiny(folder / run, stages, tiny_inputs(), {"run.dtype=bf16"}, load_torch_cuda(0));
+  }
+  EXPECT_EQ(read_text_file(folder / "a" / "final" / "model.safetensors"),
+            read_text_file(folder / "b" / "final" / "model.safetensors"));
+}
+
+std::vector<std::string> accelerators() {
+  std::vector<std::string> devices = testing::devices();
+  std::erase(devices, "cpu");
+  return devices;
+}
+GTEST_ALLOW_UNINSTANTIATED_PARAMETERIZED_TEST(TrainingOn);
+INSTANTIATE_TEST_SUITE_P(Devices, TrainingOn, ::testing::ValuesIn(accelerators()),
+                         [](const auto& info) { return info.param; });
 
 }  // namespace
 }  // namespace mambify
