@@ -33,6 +33,7 @@ demo: build $(TEACHER)
 
 test-cuda: build
 	build/tests/cuda/test_cuda
+	build/tests/ops/test_ops --gtest_filter='*CudaOps*'
 	build/tests/decode/test_decode --gtest_filter='*_cuda*'
 
 bench-kernels: build
