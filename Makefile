@@ -34,6 +34,7 @@ demo: build $(TEACHER)
 
 test-cuda: build
 	build/tests/cuda/test_cuda
+	build/tests/ops/test_ops --gtest_filter='*CudaOps*'
 	build/tests/decode/test_decode --gtest_filter='*_cuda*'
 	build/tests/distill/test_distill --gtest_filter='*/cuda'
 	build/tests/distill/test_kill_resume --gtest_filter='*/cuda'

@@ -57,14 +57,22 @@ Selection select_tokens(const LinearKlInputs& in, const LinearKlOptions& options
   return selection;
 }
 
-// Logits of one model for one chunk, in fp32 whatever the compute dtype. Keeps its memory between
-// chunks, because fresh pages for tens of megabytes cost as much as the softmax.
+// What logits are kept in: fp32 whatever the compute dtype, but on a CUDA device bf16 where both
+// models' products are bf16, which holds all of their digits.
+at::ScalarType logit_type(const LinearKlInputs& in) {
+  return in.weight.is_cuda() && are_bf16({in.weight, in.teacher_weight}) ? at::kBFloat16
+                                                                         : at::kFloat;
+}
+
+// Logits of one model for one chunk. Keeps its memory between chunks, because fresh pages for tens
+// of megabytes cost as much as the softmax.
 class LogitBuffer {
  public:
-  LogitBuffer(const at::Tensor& weight, int64_t rows)
-      : weight_(weight.t()), logits_(at::empty({rows, weight.size(0)}, options(weight))) {
-    if (weight.scalar_type() != at::kFloat)
-      product_ = at::empty_like(logits_, weight.scalar_type());
+  LogitBuffer(const at::Tensor& weight, int64_t rows, at::ScalarType type)
+      : weight_(weight.t()),
+        logits_(
+            at::empty({rows, weight.size(0)}, weight.options().dtype(type).requires_grad(false))) {
+    if (weight.scalar_type() != type) product_ = at::empty_like(logits_, weight.scalar_type());
   }
 
   // hidden: [n, D], n at most the rows given; returns [n, V], valid until the next call.
@@ -78,9 +86,6 @@ class LogitBuffer {
   }
 
  private:
-  static at::TensorOptions options(const at::Tensor& weight) {
-    return weight.options().dtype(at::kFloat).requires_grad(false);
-  }
   at::Tensor weight_, logits_, product_;
 };
 
@@ -109,9 +114,9 @@ LinearKlResult compute(const LinearKlInputs& in, const LinearKlOptions& options,
       chunk_size(count, chunk_bytes(in.hidden), vocab, options.chunk_tokens);
   const auto in_float = in.hidden.options().dtype(at::kFloat).requires_grad(false);
 
-  LogitBuffer student(in.weight, chunk_tokens);
+  LogitBuffer student(in.weight, chunk_tokens, logit_type(in));
   std::optional<LogitBuffer> teacher;
-  if (with_kl) teacher.emplace(in.teacher_weight, chunk_tokens);
+  if (with_kl) teacher.emplace(in.teacher_weight, chunk_tokens, logit_type(in));
   if (grad_hidden) gradients.hidden = at::zeros_like(in.hidden);
   if (grad_weight) gradients.weight = at::zeros(in.weight.sizes(), in_float);
   // Means of KL and cross entropy, and how many largest logits agree.

@@ -5,10 +5,11 @@
 
 namespace mambify {
 
-// One chunk of n tokens. kernels/logit_loss/params.h has the formulas. All fp32 and contiguous.
+// One chunk of n tokens. kernels/logit_loss/params.h has the formulas. All contiguous and fp32, but
+// on a CUDA device logits may be bf16.
 struct LogitLossChunk {
   at::Tensor student;   // [n, V] logits; overwritten by the loss's gradient if wanted
-  at::Tensor teacher;   // [n, V] logits, overwritten; undefined: no KL
+  at::Tensor teacher;   // [n, V] logits, of the same dtype, overwritten; undefined: no KL
   at::Tensor labels;    // [n] int64, negative: none; undefined: no cross entropy
   at::Tensor kl_scale;  // [n], what the row's KL counts in the loss; defined with teacher
   at::Tensor ce_scale;  // [n], likewise; 0 where there is no label
@@ -20,10 +21,6 @@ struct LogitLossRows {
   at::Tensor agrees;  // [n] uint8; undefined without a teacher
 };
 
-// Takes the CPU kernel or, on other devices, the composition below.
 LogitLossRows logit_loss(const LogitLossChunk& chunk, bool gradient);
-
-// The same out of ATen operations, for any device.
-LogitLossRows composed_logit_loss(const LogitLossChunk& chunk, bool gradient);
 
 }  // namespace mambify

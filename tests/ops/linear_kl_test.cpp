@@ -24,7 +24,7 @@ struct Problem {
   at::Tensor mask = at::arange(kTokens).remainder(7).ne(3);
 
   LinearKlInputs inputs() const {
-    return {hidden, weight, teacher_hidden, teacher_weight, labels, mask};
+    return {hidden, weight, teacher_hidden, teacher_weight, labels, mask, /*places=*/{}};
   }
 };
 
@@ -153,6 +153,33 @@ TEST(LinearKl, RunsInBfloat16) {
         return fused({in[0].to(at::kFloat), in[1].to(at::kFloat)});
       },
       leaves, limit.output, limit.gradient);
+}
+
+// The same out of ATen operations.
+LogitLossRows composed_logit_loss(const LogitLossChunk& chunk, bool gradient) {
+  LogitLossRows rows;
+  const at::Tensor log_q = at::log_softmax(chunk.student, 1);
+  at::Tensor student_gradient;  // q times the sum of both scales, minus what is subtracted below
+  at::Tensor scale = at::zeros({chunk.student.size(0)}, chunk.student.options());
+  if (chunk.teacher.defined()) scale += chunk.kl_scale;
+  if (chunk.labels.defined()) scale += chunk.ce_scale;
+  if (gradient) student_gradient = log_q.exp().mul_(scale.unsqueeze(1));
+
+  if (chunk.teacher.defined()) {
+    rows.agrees = at::argmax(chunk.student, 1).eq(at::argmax(chunk.teacher, 1)).to(at::kByte);
+    const at::Tensor log_p = at::log_softmax(chunk.teacher, 1), p = log_p.exp();
+    rows.kl = (log_p - log_q).mul_(p).sum(1);
+    if (gradient) student_gradient.addcmul_(p, chunk.kl_scale.unsqueeze(1), -1);
+  }
+  if (chunk.labels.defined()) {
+    const at::Tensor label = chunk.labels.clamp_min(0).unsqueeze(1);
+    const at::Tensor has_label = chunk.labels.ge(0);
+    rows.ce = at::where(has_label, log_q.gather(1, label).squeeze(1).neg(),
+                        at::zeros({}, log_q.options()));
+    if (gradient) student_gradient.scatter_add_(1, label, chunk.ce_scale.neg().unsqueeze(1));
+  }
+  if (gradient) chunk.student.copy_(student_gradient);
+  return rows;
 }
 
 TEST(LogitLoss, TheCompositionIsTheKernel) {

@@ -1,0 +1,137 @@
+// Ops on tensors of a CUDA device against the same ops on the CPU, with every gradient. Inputs are
+// column slices where a model's are.
+#include "ops/cuda.h"
+
+#include <gtest/gtest.h>
+
+#include "kernels/cuda/runtime.h"
+#include "ops/causal_conv1d.h"
+#include "ops/linear_kl.h"
+#include "ops/rms_norm.h"
+#include "ops/rotary.h"
+#include "ops/swiglu.h"
+#include "ops/tensors.h"
+#include "tolerances.h"
+
+namespace mambify {
+namespace {
+
+using namespace testing;
+
+// With an empty document and one shorter than a convolution's filter.
+const Segments kPacked{{0, 5, 5, 7, 80, 133}};
+constexpr int64_t kTokens = 133;
+
+class CudaOps : public ::testing::TestWithParam<at::ScalarType> {
+ protected:
+  void SetUp() override {
+    if (kernels::cuda_device_count() == 0) GTEST_SKIP() << "no CUDA device";
+    device_ = load_torch_cuda(0);
+    segments_ = kPacked;
+    place_on(segments_, device_);
+  }
+
+  using Op = std::function<at::Tensor(const std::vector<at::Tensor>&, const Segments&)>;
+  void expect_same_as_on_the_cpu(const Op& op, const std::vector<at::Tensor>& leaves) const {
+    const TensorFunction on_device = [&](const std::vector<at::Tensor>& in) {
+      std::vector<at::Tensor> moved;
+      for (const at::Tensor& tensor : in) moved.push_back(tensor.to(device_));
+      return op(moved, segments_).to(at::kCPU);
+    };
+    const TensorFunction on_host = [&](const std::vector<at::Tensor>& in) {
+      return op(in, kPacked);
+    };
+    const Tolerance limit = tolerance("cuda", GetParam() == at::kFloat ? "fp32" : "bf16");
+    expect_same_with_gradients(on_device, on_host, leaves, limit.output, limit.gradient);
+  }
+
+  at::Tensor leaf(at::IntArrayRef sizes, uint64_t seed, double scale = 1) const {
+    return random_leaf(sizes, seed, scale, GetParam());
+  }
+
+ private:
+  at::Device device_ = at::kCPU;
+  Segments segments_;
+};
+
+TEST_P(CudaOps, RmsNorm) {
+  expect_same_as_on_the_cpu(
+      [](const auto& in, const Segments&) { return rms_norm(in[0], in[1], 1e-5); },
+      {leaf({kTokens, 576}, 1), leaf({576}, 2)});
+}
+
+TEST_P(CudaOps, RmsNormOfAFrozenWeight) {
+  expect_same_as_on_the_cpu(
+      [](const auto& in, const Segments&) { return rms_norm(in[0], in[1], 1e-5); },
+      {leaf({kTokens, 96}, 1), leaf({96}, 2).set_requires_grad(false)});
+}
+
+TEST_P(CudaOps, GatedRmsNorm) {
+  expect_same_as_on_the_cpu(
+      [](const auto& in, const Segments&) {
+        return gated_rms_norm(in[0], in[1].narrow(1, 8, 128), in[2], 64, 1e-5);
+      },
+      {leaf({kTokens, 128}, 1), leaf({kTokens, 200}, 2), leaf({128}, 3)});
+}
+
+TEST_P(CudaOps, SwiGlu) {
+  expect_same_as_on_the_cpu(
+      [](const auto& in, const Segments&) {
+        return swiglu(in[0].narrow(1, 0, 96), in[0].narrow(1, 96, 96));
+      },
+      {leaf({kTokens, 192}, 1)});
+}
+
+TEST_P(CudaOps, Rotary) {
+  expect_same_as_on_the_cpu(
+      [](const auto& in, const Segments&) {
+        const auto table = rotary_table({}, 64, at::arange(kTokens, in[0].device()));
+        return rotary(in[0].narrow(1, 64, 192).unflatten(1, {3, 64}), table.cos, table.sin);
+      },
+      {leaf({kTokens, 320}, 1)});
+}
+
+TEST_P(CudaOps, CausalConv1d) {
+  for (const bool silu : {false, true}) {
+    expect_same_as_on_the_cpu(
+        [&](const auto& in, const Segments& segments) {
+          return causal_conv1d(in[0].narrow(1, 16, 96), in[1], in[2], segments, silu);
+        },
+        {leaf({kTokens, 128}, 1), leaf({96, 4}, 2, 0.5), leaf({96}, 3)});
+  }
+}
+
+TEST_P(CudaOps, CausalConv1dWithoutABias) {
+  expect_same_as_on_the_cpu(
+      [&](const auto& in, const Segments& segments) {
+        return causal_conv1d(in[0], in[1], /*bias=*/{}, segments, /*silu=*/true);
+      },
+      {leaf({kTokens, 30}, 1), leaf({30, 3}, 2, 0.5)});
+}
+
+TEST_P(CudaOps, LinearKl) {
+  constexpr int64_t kVocab = 512;
+  const at::Tensor teacher_hidden = leaf({kTokens, 40}, 3).detach(),
+                   teacher_weight = leaf({kVocab, 40}, 4, 0.3).detach();
+  expect_same_as_on_the_cpu(
+      [&](const auto& in, const Segments&) {
+        const at::Tensor tokens = at::arange(kTokens, in[0].options().dtype(at::kLong));
+        LinearKlInputs inputs;
+        inputs.hidden = in[0];
+        inputs.weight = in[1];
+        inputs.teacher_hidden = teacher_hidden.to(in[0].device());
+        inputs.teacher_weight = teacher_weight.to(in[0].device());
+        inputs.labels = at::where(tokens.remainder(5).eq(2), -100, tokens * 37 % kVocab);
+        inputs.mask = tokens.remainder(7).ne(3);
+        return linear_kl(inputs, {.kl_weight = 0.5, .ce_weight = 0.25, .chunk_tokens = 50}).loss;
+      },
+      {leaf({kTokens, 24}, 1), leaf({kVocab, 24}, 2, 0.3)});
+}
+
+INSTANTIATE_TEST_SUITE_P(, CudaOps, ::testing::Values(at::kFloat, at::kBFloat16),
+                         [](const auto& info) {
+                           return info.param == at::kFloat ? "fp32" : "bf16";
+                         });
+
+}  // namespace
+}  // namespace mambify
