@@ -5,6 +5,7 @@
 // every sum has one order, whatever the number of rows.
 #include <algorithm>
 
+#include "kernels/pass_linear/many_rows.h"
 #include "kernels/pass_linear/tile.cuh"
 
 namespace mambify::kernels {
@@ -288,16 +289,6 @@ __global__ void __launch_bounds__(kThreads) linear_fp32(PassLinearParams<float> 
 
 int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
-int64_t multiprocessors() {
-  static const int64_t count = [] {
-    int device = 0, value = 0;
-    check_cuda(cudaGetDevice(&device));
-    check_cuda(cudaDeviceGetAttribute(&value, cudaDevAttrMultiProcessorCount, device));
-    return value;
-  }();
-  return count;
-}
-
 template <typename Kernel, typename... Arguments>
 void start(Kernel kernel, dim3 grid, int64_t bytes, CudaStream stream, Arguments... arguments) {
   if (bytes > 48 << 10) {
@@ -365,6 +356,7 @@ void pass_linear_cuda(const PassLinearParams<Bf16>& p, CudaStream stream) {
   if (p.rows <= 8) return start_bf16<1, 1, false>(p, 0, stream);
   if (p.rows <= 16) return start_bf16<2, 2, false>(p, 0, stream);
   if (p.rows <= 32) return start_bf16<2, 4, false>(p, 0, stream);
+  if (takes_many_rows(p)) return many_rows_cuda(p, stream);
   start_bf16<1, 8, false>(p, 0, stream);
 }
 

@@ -16,6 +16,16 @@ inline int split_of(int64_t inputs) {
   return inputs >= 768 ? 8 : inputs >= 384 ? 4 : inputs >= 256 ? 2 : 1;
 }
 
+inline int64_t multiprocessors() {
+  static const int64_t count = [] {
+    int device = 0, value = 0;
+    check_cuda(cudaGetDevice(&device));
+    check_cuda(cudaDeviceGetAttribute(&value, cudaDevAttrMultiProcessorCount, device));
+    return value;
+  }();
+  return count;
+}
+
 // Elements between rows of x in shared memory: they lie in different banks.
 template <typename T>
 __host__ __device__ constexpr int64_t staged_stride(int64_t inputs) {
@@ -156,11 +166,10 @@ __device__ inline float residual_of(const PassLinearParams<T>& p, int row, int64
   return as_float(p.residual[row * p.outputs + output]);
 }
 
-// What follows a sum on its way to memory. up: the sum of the other matrix when gated; place: of
-// the row in y.
+// What follows a sum on its way to memory. up: the sum of the other matrix when gated.
 template <typename T>
-__device__ inline void finish(const PassLinearParams<T>& p, int64_t place, int64_t output,
-                              float scale, float sum, float up, float residual) {
+__device__ inline T finished(const PassLinearParams<T>& p, int64_t output, float scale, float sum,
+                             float up, float residual) {
   float y = round_to<T>(__fmul_rn(sum, scale));
   if (p.gated) {
     y = __fmul_rn(silu(y), round_to<T>(__fmul_rn(up, scale)));
@@ -168,7 +177,14 @@ __device__ inline void finish(const PassLinearParams<T>& p, int64_t place, int64
     if (p.bias != nullptr) y = round_to<T>(__fadd_rn(y, as_float(p.bias[output])));
     if (p.residual != nullptr) y = __fadd_rn(residual, y);
   }
-  p.y[place * p.y_stride + output] = rounded<T>(y);
+  return rounded<T>(y);
+}
+
+// The same, to memory. place: of the row in y.
+template <typename T>
+__device__ inline void finish(const PassLinearParams<T>& p, int64_t place, int64_t output,
+                              float scale, float sum, float up, float residual) {
+  p.y[place * p.y_stride + output] = finished(p, output, scale, sum, up, residual);
 }
 
 // Warps [first, first + count) of a block wait for one another.
