@@ -51,7 +51,8 @@ double time_of(CudaGraph& graph, CudaStream stream) {
   return fastest * 1e3 / kLaunches;
 }
 
-void measure(int32_t batch, int32_t context, int32_t tokens, CudaStream stream) {
+// streams: a long piece of a prompt, whose rate is that of its arithmetic.
+void measure(int32_t batch, int32_t context, int32_t tokens, bool streams, CudaStream stream) {
   const int64_t row = kKvHeads * context * kHeadDim;  // elements of a sequence's keys
   const int64_t bytes = 2 * batch * row * 2;          // of a layer, keys and values
   const int64_t free = cuda_free_bytes() - (int64_t{2} << 30);
@@ -74,6 +75,7 @@ void measure(int32_t batch, int32_t context, int32_t tokens, CudaStream stream) 
   p.head_dim = kHeadDim;
   p.scale = 0.088388f;
   p.capacity = context;
+  p.streams = streams;
   std::vector<PassSequence> sequences(batch);
   for (int32_t s = 0; s < batch; ++s) {
     sequences[s] = {.row = s, .first = s * tokens, .tokens = tokens, .base = context - tokens};
@@ -83,7 +85,8 @@ void measure(int32_t batch, int32_t context, int32_t tokens, CudaStream stream) 
   const int64_t all = batch * tokens;
   const DeviceMemory qkv = random_memory(all * (kHeads + 2 * kKvHeads) * kHeadDim);
   const DeviceMemory angles(context * kHeadDim / 2 * 4);  // zeros: what they are takes no time
-  const DeviceMemory parts(pass_attention_scratch_bytes(all, kHeads, kHeadDim, p.splits));
+  const DeviceMemory parts(streams ? pass_attention_stream_bytes(all, kHeads, kHeadDim)
+                                   : pass_attention_scratch_bytes(all, kHeads, kHeadDim, p.splits));
   const DeviceMemory counters(4 * pass_attention_counters(batch, kKvHeads, p.splits));
   const DeviceMemory y(all * kHeads * kHeadDim * 2);
   p.sequences = on_device.as<PassSequence>();
@@ -102,8 +105,11 @@ void measure(int32_t batch, int32_t context, int32_t tokens, CudaStream stream) 
   }
   graph.end(stream);
   const double microseconds = time_of(graph, stream);
-  std::printf("%5d %8d %6d %12.2f %9.0f\n", batch, context, tokens, microseconds,
+  std::printf("%5d %8d %6d %12.2f %9.0f", batch, context, tokens, microseconds,
               bytes / microseconds * 1e-3);
+  const double read = context - (tokens - 1) / 2.0;  // positions, by a token on average
+  if (streams) std::printf(" %9.0f", 4 * all * kHeads * kHeadDim * read / microseconds * 1e-6);
+  std::printf("\n");
 }
 
 }  // namespace
@@ -114,11 +120,12 @@ int main() {
   use_cuda_device(0);
   const CudaStream stream = create_cuda_stream();
   std::printf("%s, attention of a pass, 32/8 heads x 128, bf16\n", cuda_device_name().c_str());
-  std::printf("batch  context tokens      µs/layer      GB/s\n");
+  std::printf("batch  context tokens      µs/layer      GB/s   TFLOP/s\n");
   for (const int32_t batch : {1, 8, 64}) {
     for (const int32_t context : {200, 2048, 32768, 131072}) {
-      for (const int32_t tokens : {1, 5}) measure(batch, context, tokens, stream);
+      for (const int32_t tokens : {1, 5}) measure(batch, context, tokens, false, stream);
     }
   }
+  for (const int32_t context : {1024, 2048, 32768}) measure(1, context, 1024, true, stream);
   destroy_cuda_stream(stream);
 }

@@ -164,13 +164,15 @@ class Layer {
 
   // qkv: [tokens, qkv_width]; returns y: [tokens, y_width]. splits: of the pass, when not 0.
   std::vector<T> pass(const std::vector<PassSequence>& sequences, const std::vector<T>& qkv,
-                      int64_t splits = 0, bool prefetch = false) {
+                      int64_t splits = 0, bool prefetch = false, bool streams = false) {
     PassAttentionParams<T> p = params_of<T>(shape_, sequences, capacity_);
     if (splits != 0) p.splits = splits;
+    p.streams = streams;
     const auto tokens = static_cast<int64_t>(qkv.size()) / shape_.qkv_width();
     const DeviceMemory on_device_sequences = on_device(sequences), on_device_qkv = on_device(qkv);
     const int64_t scratch_bytes =
-        pass_attention_scratch_bytes(tokens, p.heads, p.head_dim, p.splits);
+        streams ? pass_attention_stream_bytes(tokens, p.heads, p.head_dim)
+                : pass_attention_scratch_bytes(tokens, p.heads, p.head_dim, p.splits);
     // Bytes of which every fp32 and bf16 number is a NaN.
     const DeviceMemory scratch = on_device(std::vector<uint8_t>(scratch_bytes, 0xff));
     const DeviceMemory counters(4 * pass_attention_counters(p.n_sequences, p.kv_heads, p.splits));
@@ -396,6 +398,44 @@ TYPED_TEST(PassAttentionCuda, BitsDoNotDependOnTheSplitsOfThePassNorOnThePrefetc
       EXPECT_TRUE(same_bits(y_small, large.pass(sequences, qkv, /*splits=*/100)));
       EXPECT_TRUE(same_bits(y_small, large.pass(sequences, qkv, /*splits=*/33, /*prefetch=*/true)));
     }
+  }
+}
+
+// Sequences of many tokens, between others, and each of them read in chunks that do not stream.
+TYPED_TEST(PassAttentionCuda, StreamsWithTheSameBits) {
+  if (sizeof(TypeParam) != 2) GTEST_SKIP() << "fp32 does not stream";
+  constexpr int32_t kChunk = 50;
+  for (const Shape& shape : kShapes) {
+    const std::vector<PassSequence> all = {
+        {.row = 2, .first = 0, .tokens = 300, .base = 0},
+        {},
+        {.row = 0, .first = 300, .tokens = 40, .base = 230, .pending = 4},
+        {.row = 1, .first = 340, .tokens = 5, .base = 700},
+        {.row = 3, .first = 345, .tokens = 300, .base = shape.heads > 9 ? 900 : 4000}};
+    const int64_t capacity = 4300, tokens = 645;
+    Caches<TypeParam> caches = empty_caches<TypeParam>(shape, 4, capacity);
+    for (const PassSequence& s : all) {
+      fill(caches, shape, s.row, capacity, s.base + s.pending, s.row + 1);
+    }
+    const auto qkv = random_qkv<TypeParam>(shape, tokens, 5);
+    Layer<TypeParam> streaming(shape, caches, capacity), chunks(shape, caches, capacity);
+    const auto together = streaming.pass(all, qkv, 0, false, /*streams=*/true);
+    for (const PassSequence& s : all) {
+      SCOPED_TRACE("head_dim " + std::to_string(shape.head_dim) + ", row " + std::to_string(s.row));
+      for (int32_t done = 0; done < s.tokens; done += kChunk) {
+        const int32_t count = std::min(kChunk, s.tokens - done), first = s.first + done;
+        const auto begin = qkv.begin() + first * shape.qkv_width();
+        const auto y =
+            chunks.pass({{.row = s.row, .tokens = count, .base = s.base + s.pending + done}},
+                        {begin, begin + count * shape.qkv_width()});
+        EXPECT_EQ(std::memcmp(y.data(), together.data() + first * shape.y_width(),
+                              y.size() * sizeof(TypeParam)),
+                  0)
+            << "tokens " << done << " to " << done + count;
+      }
+    }
+    EXPECT_TRUE(same_bits(streaming.caches().keys, chunks.caches().keys));
+    EXPECT_TRUE(same_bits(streaming.caches().values, chunks.caches().values));
   }
 }
 

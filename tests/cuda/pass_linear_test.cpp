@@ -1,6 +1,7 @@
 // The linear map of a decoding pass on a CUDA device: against sums in double, and row against row.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <bit>
 #include <cmath>
 #include <cstring>
@@ -51,7 +52,7 @@ enum class Around { nothing, norm, residual, gate };
 template <typename T>
 class Linear {
  public:
-  static constexpr int64_t kRows = 70;
+  static constexpr int64_t kRows = 1000;
 
   Linear(Shape shape, Around around)
       : shape_(shape),
@@ -176,21 +177,71 @@ TYPED_TEST(CudaLinear, ARowsBitsDoNotDependOnHowManyThereAre) {
   for (const Shape shape : kShapes) {
     for (const Around around : kAround) {
       Linear<TypeParam> linear(shape, around);
-      std::vector<TypeParam> alone;
-      for (int64_t row = 0; row < linear.kRows; ++row) {
-        const std::vector<TypeParam> y = linear.run(row, 1);
-        alone.insert(alone.end(), y.begin(), y.end());
-      }
-      for (const int64_t rows : {2, 3, 5, 8, 9, 16, 17, 32, 33, 64, 70}) {
-        if (!linear.takes(rows)) continue;
+      // Rows of a few, from the first on.
+      const auto in_pieces = [&](int64_t rows, int64_t piece) {
+        std::vector<TypeParam> all;
+        for (int64_t row = 0; row < rows; row += piece) {
+          const std::vector<TypeParam> y = linear.run(row, std::min(piece, rows - row));
+          all.insert(all.end(), y.begin(), y.end());
+        }
+        return all;
+      };
+      const auto expect_same = [&](const std::vector<TypeParam>& expected, int64_t rows) {
+        if (!linear.takes(rows)) return;
         const std::vector<TypeParam> together = linear.run(0, rows);
-        EXPECT_EQ(std::memcmp(together.data(), alone.data(), together.size() * sizeof(TypeParam)),
-                  0)
+        EXPECT_EQ(
+            std::memcmp(together.data(), expected.data(), together.size() * sizeof(TypeParam)), 0)
             << shape.inputs << " to " << shape.outputs << ", " << static_cast<int>(around) << ", "
             << rows << " rows";
-      }
+      };
+      const std::vector<TypeParam> alone = in_pieces(70, 1);
+      for (const int64_t rows : {2, 3, 5, 8, 9, 16, 17, 32, 33, 64, 70}) expect_same(alone, rows);
+      if (!linear.takes(linear.kRows)) continue;
+      const std::vector<TypeParam> few = in_pieces(linear.kRows, 64);
+      for (const int64_t rows : {65, 128, 200, 1000}) expect_same(few, rows);
     }
   }
+}
+
+// Of many rows, too, x comes from a ring's places and y goes there, with what stands around them.
+TYPED_TEST(CudaLinear, GathersAndScattersManyRows) {
+  constexpr int64_t kInputs = 392, kOutputs = 50, kRows = 300, kPlaces = 500, kStride = 400;
+  const auto values = [](int64_t count, uint64_t seed) {
+    return upload(stored<TypeParam>(random_values<float>(count, seed)));
+  };
+  const DeviceMemory weight = values(kOutputs * kInputs, 1), x = values(kPlaces * kStride, 2),
+                     bias = values(kOutputs, 3), scales = upload(random_values<float>(kRows, 4));
+  std::vector<PassToken> tokens(kRows);
+  for (int32_t r = 0; r < kRows; ++r) {
+    tokens[r].place = static_cast<int32_t>((r * int64_t{7} + 3) % kPlaces);
+  }
+  const DeviceMemory on_device = upload(tokens);
+  const CudaStream stream = create_cuda_stream();
+  const auto in_pieces = [&](int64_t piece) {
+    DeviceMemory y(kPlaces * kOutputs * sizeof(TypeParam));
+    for (int64_t row = 0; row < kRows; row += piece) {
+      pass_linear_cuda<TypeParam>({.rows = std::min(piece, kRows - row),
+                                   .inputs = kInputs,
+                                   .outputs = kOutputs,
+                                   .weight = weight.as<TypeParam>(),
+                                   .scales = scales.as<float>() + row,
+                                   .x = x.as<TypeParam>(),
+                                   .x_stride = kStride,
+                                   .bias = bias.as<TypeParam>(),
+                                   .tokens = on_device.as<PassToken>() + row,
+                                   .gather = true,
+                                   .scatter = true,
+                                   .y = y.as<TypeParam>(),
+                                   .y_stride = kOutputs},
+                                  stream);
+    }
+    synchronise(stream);
+    std::vector<char> bytes(static_cast<size_t>(y.bytes()));
+    y.read(bytes.data(), y.bytes());
+    return bytes;
+  };
+  EXPECT_EQ(in_pieces(kRows), in_pieces(16));
+  destroy_cuda_stream(stream);
 }
 
 // The convolution that a product computes on its way to x, for few rows, is that of the kernel for

@@ -49,6 +49,12 @@ __device__ inline void start_successor() {
 #endif
 }
 
+// All of kThreads threads, which may be fewer than the block's, wait for one another.
+template <int kThreads>
+__device__ inline void sync_threads() {
+  asm volatile("bar.sync 0, %0;" ::"n"(kThreads) : "memory");
+}
+
 // Part `part` of `parts` of the bytes, by one block.
 __device__ inline void prefetch_to_l2(const Prefetch& wanted, int part, int parts) {
   constexpr int64_t kLine = 128;

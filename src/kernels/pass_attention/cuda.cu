@@ -3,44 +3,12 @@
 // once for up to 32 rows (a row is a query head of a token).
 #include <algorithm>
 
+#include "kernels/pass_attention/block.cuh"
 #include "kernels/pass_attention/params.h"
-#include "kernels/pass_attention/parts.cuh"
-#include "kernels/pass_attention/split.cuh"
+#include "kernels/pass_attention/stream.h"
 
 namespace mambify::kernels {
 namespace attention {
-
-// A sequence as the block of one of its splits sees it.
-struct Block {
-  PassSequence sequence;
-  int position;     // of its first new token
-  int begin;        // of the split, in positions
-  int first_token;  // the first new token that reads the split
-  int kv_head;
-  int group;  // query heads of a key/value head
-  int head_dim;
-
-  __device__ int length() const { return position + sequence.tokens; }
-  __device__ int parts() const { return (length() + kSplit - 1) / kSplit; }
-};
-
-// A query head of a new token.
-struct Row {
-  int token, head;
-};
-
-__device__ Row row_of(const Block& block, int number) {
-  return {block.first_token + number / block.group,
-          block.kv_head * block.group + number % block.group};
-}
-
-// Heads of a new token: queries, then keys, then values.
-template <typename T>
-__device__ const T* head_of(const PassAttentionParams<T>& p, const Block& block, int token,
-                            int64_t head) {
-  const int64_t number = block.sequence.first + token;
-  return p.qkv + (number * (p.heads + 2 * p.kv_heads) + head) * block.head_dim;
-}
 
 template <typename T>
 __device__ Slots slots_of(const PassAttentionParams<T>& p, const Block& block, Row row) {
@@ -48,78 +16,6 @@ __device__ Slots slots_of(const PassAttentionParams<T>& p, const Block& block, R
   const int64_t number = (block.sequence.first + row.token) * p.heads + row.head;
   float* sums = p.parts + number * slots * (block.head_dim + 2);
   return {sums, reinterpret_cast<float2*>(sums + slots * block.head_dim), block.head_dim};
-}
-
-template <typename T>
-__device__ T* output_of(const PassAttentionParams<T>& p, const Block& block, Row row) {
-  return p.y + ((block.sequence.first + row.token) * p.heads + row.head) * block.head_dim;
-}
-
-// Turns the pairs (i, i + head_dim / 2) of a head from `i` on, as many as 16 bytes hold.
-template <typename T>
-__device__ void turn(const PassAttentionParams<T>& p, const T* head, int position, int head_dim,
-                     int i, T* to) {
-  constexpr int kSize = Vector<T>::kSize;
-  const int half = head_dim / 2;
-  Vector<T> first = unpack<T>(*reinterpret_cast<const uint4*>(head + i));
-  Vector<T> second = unpack<T>(*reinterpret_cast<const uint4*>(head + half + i));
-  float cos[kSize], sin[kSize];
-#pragma unroll
-  for (int k = 0; k < kSize; k += 4) {
-    const int64_t angle = static_cast<int64_t>(position) * half + i + k;
-    *reinterpret_cast<float4*>(cos + k) = *reinterpret_cast<const float4*>(p.cos + angle);
-    *reinterpret_cast<float4*>(sin + k) = *reinterpret_cast<const float4*>(p.sin + angle);
-  }
-#pragma unroll
-  for (int k = 0; k < kSize; ++k) {
-    const float a = first.values[k], b = second.values[k];
-    first.values[k] = multiply_add(a, cos[k], -__fmul_rn(b, sin[k]));
-    second.values[k] = multiply_add(b, cos[k], __fmul_rn(a, sin[k]));
-  }
-  *reinterpret_cast<uint4*>(to + i) = pack<T>(first);
-  *reinterpret_cast<uint4*>(to + half + i) = pack<T>(second);
-}
-
-// Keys and values of the new tokens that lie in the split.
-template <typename T>
-__device__ void store_new(const PassAttentionParams<T>& p, const Block& block, T* keys, T* values) {
-  constexpr int kSize = Vector<T>::kSize;
-  const int token_end = min(block.sequence.tokens, block.begin + kSplit - block.position);
-  const int pairs = block.head_dim / 2 / kSize;  // vectors of a half of a head
-  const int items = (token_end - block.first_token) * pairs;
-  if (items <= 0) return;
-  for (int item = threadIdx.x; item < items; item += kThreads) {
-    const int token = block.first_token + item / pairs, i = item % pairs * kSize;
-    const int position = block.position + token;
-    const int64_t offset = static_cast<int64_t>(position - block.begin) * block.head_dim;
-    turn(p, head_of(p, block, token, p.heads + block.kv_head), position, block.head_dim, i,
-         keys + offset);
-    const T* from = head_of(p, block, token, p.heads + p.kv_heads + block.kv_head);
-    for (int part = i; part < block.head_dim; part += block.head_dim / 2) {
-      *reinterpret_cast<uint4*>(values + offset + part) =
-          *reinterpret_cast<const uint4*>(from + part);
-    }
-  }
-  __syncthreads();
-}
-
-// Turned queries of rows from `first` on. Dimensions behind the last are zero.
-template <typename T, int kWidth>
-__device__ void load_queries(const PassAttentionParams<T>& p, const Block& block, int first,
-                             int rows, T* queries) {
-  constexpr int kSize = Vector<T>::kSize;
-  const int pairs = block.head_dim / 2 / kSize;
-  for (int item = threadIdx.x; item < rows * pairs; item += kThreads) {
-    const int number = item / pairs;
-    const Row row = row_of(block, first + number);
-    turn(p, head_of(p, block, row.token, row.head), block.position + row.token, block.head_dim,
-         item % pairs * kSize, queries + number * Rows<T, kWidth>::kStride);
-  }
-  const int missing = (kWidth - block.head_dim) / kSize;
-  for (int item = threadIdx.x; item < rows * missing; item += kThreads) {
-    T* row = queries + item / missing * Rows<T, kWidth>::kStride + block.head_dim;
-    *reinterpret_cast<uint4*>(row + item % missing * kSize) = make_uint4(0, 0, 0, 0);
-  }
 }
 
 // Puts together the parts of every new token of the sequence: those of the split's group by the
@@ -157,24 +53,6 @@ __device__ void finish(const PassAttentionParams<T>& p, Block block) {
     write_output(output_of(p, block, row) + 4 * quad,
                  put_together(slots_of(p, block, row), static_cast<int>(p.splits), count, quad));
   }
-}
-
-// All of it at once: the compiler would read some only after the first of it has arrived.
-__device__ PassSequence read_sequence(const PassSequence* from) {
-  static_assert(sizeof(PassSequence) == 24);
-  PassSequence s;
-  asm volatile(
-      "ld.global.s32 %0, [%6];\n"
-      "ld.global.s32 %1, [%6+4];\n"
-      "ld.global.s32 %2, [%6+8];\n"
-      "ld.global.s32 %3, [%6+12];\n"
-      "ld.global.s32 %4, [%6+16];\n"
-      "ld.global.s32 %5, [%6+20];\n"
-      : "=&r"(s.row), "=&r"(s.first), "=&r"(s.tokens), "=&r"(s.base), "=&r"(s.pending),
-        "=&r"(s.commit)
-      : "l"(from)
-      : "memory");
-  return s;
 }
 
 template <typename T, int kWidth, int kTiles>
@@ -221,7 +99,7 @@ __global__ void __launch_bounds__(kThreads, 2)
   const int64_t offset =
       ((block.sequence.row * p.kv_heads + block.kv_head) * p.capacity + block.begin) *
       block.head_dim;
-  store_new(p, block, p.keys + offset, p.values + offset);
+  store_new(p, block, kSplit, p.keys + offset, p.values + offset);
   const SplitCache<T> cache{p.keys + offset, p.values + offset,
                             min(kSplit, block.length() - block.begin), block.head_dim};
 
@@ -301,6 +179,10 @@ int64_t pass_attention_scratch_bytes(int64_t tokens, int64_t heads, int64_t head
          static_cast<int64_t>(sizeof(float));
 }
 
+int64_t pass_attention_stream_bytes(int64_t tokens, int64_t heads, int64_t head_dim) {
+  return tokens * heads * head_dim * static_cast<int64_t>(sizeof(float));
+}
+
 int64_t pass_attention_counters(int64_t n_sequences, int64_t kv_heads, int64_t splits) {
   return n_sequences * kv_heads * (1 + attention::group_slots(splits));
 }
@@ -311,10 +193,14 @@ void pass_attention_cuda(const PassAttentionParams<T>& p, const Prefetch& next, 
           "attention of a pass: the width of a head must be a multiple of 16, 128 at most");
   require(p.kv_heads > 0 && p.heads > 0 && p.heads % p.kv_heads == 0,
           "attention of a pass: query heads must be a multiple of key/value heads");
-  require(p.max_tokens > 0 && p.max_tokens <= 64,
+  require(p.max_tokens > 0 && (p.streams || p.max_tokens <= 64),
           "attention of a pass: 1 to 64 new tokens of a sequence");
   require(p.splits > 0, "attention of a pass: no splits");
   if (p.n_sequences == 0) return;
+  if constexpr (sizeof(T) == 2) {
+    if (p.streams) return attention::stream(p, stream);
+  }
+  require(!p.streams, "attention of a pass: fp32 does not stream");
   if (p.head_dim == 128) return attention::launch_tiles<T, 128, false>(p, next, stream);
   if (p.head_dim == 64) return attention::launch_tiles<T, 64, false>(p, next, stream);
   if (p.head_dim > 64) return attention::launch_tiles<T, 128, true>(p, next, stream);

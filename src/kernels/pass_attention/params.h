@@ -24,7 +24,7 @@ template <typename T>
 struct PassAttentionParams {
   const PassSequence* sequences = nullptr;  // [n_sequences], in device memory
   int64_t n_sequences = 0;
-  int64_t max_tokens = 0;  // most new tokens of one sequence, 1 to 64
+  int64_t max_tokens = 0;  // most new tokens of one sequence, 1 to 64 unless it streams
   int64_t splits = 0;      // at least the parts that the longest sequence has after the pass
 
   int64_t heads = 0, kv_heads = 0;  // query head h reads key/value head h / (heads / kv_heads)
@@ -40,9 +40,13 @@ struct PassAttentionParams {
   T* values = nullptr;
   int64_t capacity = 0;
 
+  // For many tokens, in bf16 alone: a block reads the cache for its rows from the first position to
+  // the last, instead of a part of it for all rows. The bits are the same.
+  bool streams = false;
+
   // Scratch: what a part of the cache gives each token and head, (most, sum, head_dim sums) in
-  // fp32: pass_attention_scratch_bytes(); and counters, zeros before and after:
-  // pass_attention_counters().
+  // fp32: pass_attention_scratch_bytes(), or where it streams pass_attention_stream_bytes(); and
+  // counters, zeros before and after: pass_attention_counters(), none where it streams.
   float* parts = nullptr;
   int32_t* counters = nullptr;
 
@@ -52,6 +56,7 @@ struct PassAttentionParams {
 // tokens: of the pass.
 int64_t pass_attention_scratch_bytes(int64_t tokens, int64_t heads, int64_t head_dim,
                                      int64_t splits);
+int64_t pass_attention_stream_bytes(int64_t tokens, int64_t heads, int64_t head_dim);
 // How many of them, of 4 bytes each.
 int64_t pass_attention_counters(int64_t n_sequences, int64_t kv_heads, int64_t splits);
 

@@ -49,7 +49,19 @@ __device__ inline void scale_add(float4& sums, float weight, float4 more) {
   sums.w = multiply_add(weight, more.w, sums.w);
 }
 
-// Slots first to first + count. The reads of a group are on their way together.
+// What two softmaxes, of which `part` is that of the positions behind, are together.
+struct Weights {
+  float most, kept, part;  // the larger score; what both are multiplied by
+};
+__device__ inline Weights weights_of(float most, float part_most) {
+  const float larger = fmaxf(most, part_most);
+  return {larger, exp2f(__fsub_rn(most, larger)), exp2f(__fsub_rn(part_most, larger))};
+}
+__device__ inline float join(const Weights& weights, float all, float part) {
+  return multiply_add(weights.part, part, __fmul_rn(all, weights.kept));
+}
+
+// Slots first to first + count, at least one. The reads of a group are on their way together.
 __device__ inline Part put_together(const Slots& slots, int first, int count, int quad) {
   Part all;
   for (int begin = 0; begin < count; begin += kGroup) {
@@ -57,25 +69,24 @@ __device__ inline Part put_together(const Slots& slots, int first, int count, in
     float4 sums[kGroup];
 #pragma unroll
     for (int i = 0; i < kGroup; ++i) {
-      totals[i] = make_float2(-INFINITY, 0);
-      sums[i] = make_float4(0, 0, 0, 0);
       if (begin + i < count) {
         totals[i] = __ldcg(slots.totals + first + begin + i);
         sums[i] = __ldcg(slots.at(first + begin + i, quad));
       }
     }
-    const float before = all.most;
-#pragma unroll
-    for (int i = 0; i < kGroup; ++i) all.most = fmaxf(all.most, totals[i].x);
-    const float kept = exp2f(__fsub_rn(before, all.most));
-    all.total = __fmul_rn(all.total, kept);
-    all.sums = make_float4(__fmul_rn(all.sums.x, kept), __fmul_rn(all.sums.y, kept),
-                           __fmul_rn(all.sums.z, kept), __fmul_rn(all.sums.w, kept));
 #pragma unroll
     for (int i = 0; i < kGroup; ++i) {
-      const float weight = exp2f(__fsub_rn(totals[i].x, all.most));
-      all.total = multiply_add(weight, totals[i].y, all.total);
-      scale_add(all.sums, weight, sums[i]);
+      if (begin + i >= count) break;
+      if (begin + i == 0) {
+        all = {totals[0].x, totals[0].y, sums[0]};
+        continue;
+      }
+      const Weights weights = weights_of(all.most, totals[i].x);
+      all.most = weights.most;
+      all.total = join(weights, all.total, totals[i].y);
+      all.sums =
+          make_float4(join(weights, all.sums.x, sums[i].x), join(weights, all.sums.y, sums[i].y),
+                      join(weights, all.sums.z, sums[i].z), join(weights, all.sums.w, sums[i].w));
     }
   }
   return all;

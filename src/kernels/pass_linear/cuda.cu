@@ -5,178 +5,15 @@
 // every sum has one order, whatever the number of rows.
 #include <algorithm>
 
-#include "kernels/cuda/vector.cuh"
-#include "kernels/pass_linear/params.h"
+#include "kernels/pass_linear/many_rows.h"
+#include "kernels/pass_linear/tile.cuh"
 
 namespace mambify::kernels {
 namespace {
 
-constexpr int kThreads = kNormThreads, kWarps = kThreads / 32;
-constexpr int64_t kMostStagedRows = 8, kMostStagedBytes = 96 << 10;
+using namespace linear;
 
-// Elements between rows of x in shared memory: they lie in different banks.
-template <typename T>
-__host__ __device__ constexpr int64_t staged_stride(int64_t inputs) {
-  return padded(inputs) + (sizeof(T) == 2 ? 32 : 0);
-}
-
-__device__ void multiply_tensor(float (&sum)[4], uint32_t a0, uint32_t a1, uint32_t a2, uint32_t a3,
-                                uint32_t b0, uint32_t b1) {
-  asm volatile(
-      "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, "
-      "{%8, %9}, {%0, %1, %2, %3};"
-      : "+f"(sum[0]), "+f"(sum[1]), "+f"(sum[2]), "+f"(sum[3])
-      : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
-}
-
-template <typename T>
-__device__ const T* row_of_x(const PassLinearParams<T>& p, int row) {
-  return p.x + (p.gather ? p.tokens[row].place : row) * p.x_stride;
-}
-
-// Sums of squares of each row's parts, [warps][rows].
-using Squares = float[kNormWarps][kMostStagedRows];
-
-// The first vectors of a norm's weight that a thread needs: constants, read early.
-constexpr int kNormVectors = 2;
-template <typename T>
-__device__ void load_norm(const PassLinearParams<T>& p, uint4 (&weight)[kNormVectors]) {
-  if (p.norm == nullptr) return;
-#pragma unroll
-  for (int i = 0; i < kNormVectors; ++i) {
-    const int k = (static_cast<int>(threadIdx.x) + i * kThreads) * Vector<T>::kSize;
-    weight[i] = load_vector(p.norm, k, static_cast<int>(p.inputs));
-  }
-}
-
-// The convolution of a row of x, to shared memory; by all threads.
-template <typename T>
-__device__ void stage_convolved(const PassLinearParams<T>& p, int row, T* staged) {
-  constexpr int kSize = Vector<T>::kSize, kTaps = 4;
-  const PassToken token = p.tokens[row];
-  const int slots = static_cast<int>(p.ring_slots);
-  const int ring = token.place - token.position % slots;
-  for (int k = threadIdx.x * kSize; k < p.inputs; k += kThreads * kSize) {
-    Vector<T> x[kTaps], filter[kTaps];  // a tap's inputs; and of kSize / 4 channels, all taps
-#pragma unroll
-    for (int tap = 0; tap < kTaps; ++tap) {
-      const int position = token.position - (kTaps - 1) + tap;
-      const T* from = p.x + static_cast<int64_t>(ring + max(position, 0) % slots) * p.x_stride + k;
-      x[tap] = unpack<T>(position >= 0 ? *reinterpret_cast<const uint4*>(from) : uint4{});
-      filter[tap] =
-          unpack<T>(*reinterpret_cast<const uint4*>(p.conv_weight + k * kTaps + tap * kSize));
-    }
-    Vector<T> y = unpack<T>(*reinterpret_cast<const uint4*>(p.conv_bias + k));
-#pragma unroll
-    for (int i = 0; i < kSize; ++i) {
-#pragma unroll
-      for (int tap = 0; tap < kTaps; ++tap) {
-        const int weight = i * kTaps + tap;
-        y.values[i] = multiply_add(filter[weight / kSize].values[weight % kSize], x[tap].values[i],
-                                   y.values[i]);
-      }
-      y.values[i] = silu(y.values[i]);
-    }
-    *reinterpret_cast<uint4*>(staged + k) = pack<T>(y);
-  }
-}
-
-// The rows of x, times the norm's weight if there is one, to shared memory; by all threads.
-template <typename T>
-__device__ void stage(const PassLinearParams<T>& p, const uint4 (&norm_weight)[kNormVectors],
-                      T* staged, Squares& squares) {
-  constexpr int kSize = Vector<T>::kSize, kRows = kMostStagedRows;
-  const int rows = static_cast<int>(p.rows), inputs = static_cast<int>(p.inputs);
-  const int width = static_cast<int>(padded(p.inputs));
-  const int stride = static_cast<int>(staged_stride<T>(p.inputs));
-  if (p.conv_weight != nullptr) {
-    for (int row = 0; row < rows; ++row) stage_convolved(p, row, staged + row * stride);
-    __syncthreads();
-    return;
-  }
-  const T* from[kRows];
-#pragma unroll
-  for (int row = 0; row < kRows; ++row) from[row] = row_of_x(p, row < rows ? row : 0);
-  float sums[kRows] = {};
-  for (int i = 0; i * kThreads * kSize < width; ++i) {
-    const int k = (static_cast<int>(threadIdx.x) + i * kThreads) * kSize;
-    if (k >= width) break;
-    uint4 x[kRows];
-    if (k + kSize <= inputs) {
-#pragma unroll
-      for (int row = 0; row < kRows; ++row) {
-        if (row < rows) x[row] = *reinterpret_cast<const uint4*>(from[row] + k);
-      }
-    } else {
-#pragma unroll
-      for (int row = 0; row < kRows; ++row) {
-        if (row < rows) x[row] = load_vector(from[row], k, inputs);
-      }
-    }
-    uint4 weight{};
-    if (p.norm != nullptr) {
-      weight = i == 0 ? norm_weight[0] : i == 1 ? norm_weight[1] : load_vector(p.norm, k, inputs);
-    }
-#pragma unroll
-    for (int row = 0; row < kRows; ++row) {
-      if (row >= rows) continue;
-      if (p.norm != nullptr) {
-        sums[row] = add_squares<T>(x[row], sums[row]);
-        x[row] = weighted<T>(x[row], weight);
-      }
-      *reinterpret_cast<uint4*>(staged + row * stride + k) = x[row];
-    }
-  }
-  if (p.norm != nullptr) {
-#pragma unroll
-    for (int row = 0; row < kRows; ++row) {
-      if (row >= rows) continue;
-      const float sum = warp_sum(sums[row]);
-      if (threadIdx.x % 32 == 0) squares[threadIdx.x / 32][row] = sum;
-    }
-  }
-  __syncthreads();
-}
-
-// What the sums of a row are multiplied by.
-template <typename T>
-__device__ float scale_of(const PassLinearParams<T>& p, const Squares& squares, int row) {
-  if (p.scales != nullptr) return p.scales[row];
-  if (p.norm == nullptr) return 1;
-  return inverse_rms(total_of_warps(&squares[0][row], kMostStagedRows), static_cast<int>(p.inputs),
-                     p.norm_eps);
-}
-
-// What is added to an output: 0 where there is none. Asked for early, because it comes from memory.
-template <typename T>
-__device__ float residual_of(const PassLinearParams<T>& p, int row, int64_t output) {
-  if (p.residual == nullptr || row >= p.rows || output >= p.outputs) return 0;
-  return as_float(p.residual[row * p.outputs + output]);
-}
-
-// What follows a sum on its way to memory. up: the sum of the other matrix when gated; place: of
-// the row in y.
-template <typename T>
-__device__ void finish(const PassLinearParams<T>& p, int64_t place, int64_t output, float scale,
-                       float sum, float up, float residual) {
-  float y = round_to<T>(__fmul_rn(sum, scale));
-  if (p.gated) {
-    y = __fmul_rn(silu(y), round_to<T>(__fmul_rn(up, scale)));
-  } else {
-    if (p.bias != nullptr) y = round_to<T>(__fadd_rn(y, as_float(p.bias[output])));
-    if (p.residual != nullptr) y = __fadd_rn(residual, y);
-  }
-  p.y[place * p.y_stride + output] = rounded<T>(y);
-}
-
-// Warps [first, first + count) of a block wait for one another.
-__device__ void wait_for_warps(int group, int count) {
-  if (count == 1) {
-    __syncwarp();
-  } else {
-    asm volatile("bar.sync %0, %1;" ::"r"(group + 1), "r"(count * 32) : "memory");
-  }
-}
+constexpr int64_t kMostStagedBytes = 96 << 10;
 
 // Tensor cores. A tile is 16 rows of the weight: 16 outputs, or the gate's and the up matrix' rows
 // of 8. A thread reads 16 neighbouring bytes of two rows of a tile; that these are not the inputs
@@ -452,16 +289,6 @@ __global__ void __launch_bounds__(kThreads) linear_fp32(PassLinearParams<float> 
 
 int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
-int64_t multiprocessors() {
-  static const int64_t count = [] {
-    int device = 0, value = 0;
-    check_cuda(cudaGetDevice(&device));
-    check_cuda(cudaDeviceGetAttribute(&value, cudaDevAttrMultiProcessorCount, device));
-    return value;
-  }();
-  return count;
-}
-
 template <typename Kernel, typename... Arguments>
 void start(Kernel kernel, dim3 grid, int64_t bytes, CudaStream stream, Arguments... arguments) {
   if (bytes > 48 << 10) {
@@ -474,8 +301,7 @@ void start(Kernel kernel, dim3 grid, int64_t bytes, CudaStream stream, Arguments
 template <int kTiles, int kRowTiles, bool kStaged>
 void start_bf16(const PassLinearParams<Bf16>& p, int64_t staged_bytes, CudaStream stream) {
   using Sizes = Streams<kTiles, kRowTiles, kStaged>;
-  // A function of the number of inputs alone: see the head of this file.
-  const int split = p.inputs >= 768 ? 8 : p.inputs >= 384 ? 4 : p.inputs >= 256 ? 2 : 1;
+  const int split = split_of(p.inputs);
   const auto units = static_cast<int>(divide_up(p.outputs, (p.gated ? 8 : 16) * kTiles));
   const dim3 grid(static_cast<unsigned>(std::min<int64_t>(units, multiprocessors())),
                   static_cast<unsigned>(divide_up(p.rows, kRowTiles * 8)));
@@ -530,6 +356,7 @@ void pass_linear_cuda(const PassLinearParams<Bf16>& p, CudaStream stream) {
   if (p.rows <= 8) return start_bf16<1, 1, false>(p, 0, stream);
   if (p.rows <= 16) return start_bf16<2, 2, false>(p, 0, stream);
   if (p.rows <= 32) return start_bf16<2, 4, false>(p, 0, stream);
+  if (takes_many_rows(p)) return many_rows_cuda(p, stream);
   start_bf16<1, 8, false>(p, 0, stream);
 }
 

@@ -1,0 +1,133 @@
+// What the kernels of attention share: new tokens of a sequence, their heads, and the rotation.
+#pragma once
+
+#include "kernels/pass_attention/params.h"
+#include "kernels/pass_attention/parts.cuh"
+#include "kernels/pass_attention/split.cuh"
+
+namespace mambify::kernels::attention {
+
+// A sequence as the block of one of its splits sees it.
+struct Block {
+  PassSequence sequence;
+  int position;     // of its first new token
+  int begin;        // of the split, in positions
+  int first_token;  // the first new token that reads the split
+  int kv_head;
+  int group;  // query heads of a key/value head
+  int head_dim;
+
+  __device__ int length() const { return position + sequence.tokens; }
+  __device__ int parts() const { return (length() + kSplit - 1) / kSplit; }
+};
+
+// A query head of a new token.
+struct Row {
+  int token, head;
+};
+
+__device__ inline Row row_of(const Block& block, int number) {
+  return {block.first_token + number / block.group,
+          block.kv_head * block.group + number % block.group};
+}
+
+// Heads of a new token: queries, then keys, then values.
+template <typename T>
+__device__ inline const T* head_of(const PassAttentionParams<T>& p, const Block& block, int token,
+                                   int64_t head) {
+  const int64_t number = block.sequence.first + token;
+  return p.qkv + (number * (p.heads + 2 * p.kv_heads) + head) * block.head_dim;
+}
+
+template <typename T>
+__device__ inline T* output_of(const PassAttentionParams<T>& p, const Block& block, Row row) {
+  return p.y + ((block.sequence.first + row.token) * p.heads + row.head) * block.head_dim;
+}
+
+// Turns the pairs (i, i + head_dim / 2) of a head from `i` on, as many as 16 bytes hold.
+template <typename T>
+__device__ inline void turn(const PassAttentionParams<T>& p, const T* head, int position,
+                            int head_dim, int i, T* to) {
+  constexpr int kSize = Vector<T>::kSize;
+  const int half = head_dim / 2;
+  Vector<T> first = unpack<T>(*reinterpret_cast<const uint4*>(head + i));
+  Vector<T> second = unpack<T>(*reinterpret_cast<const uint4*>(head + half + i));
+  float cos[kSize], sin[kSize];
+#pragma unroll
+  for (int k = 0; k < kSize; k += 4) {
+    const int64_t angle = static_cast<int64_t>(position) * half + i + k;
+    *reinterpret_cast<float4*>(cos + k) = *reinterpret_cast<const float4*>(p.cos + angle);
+    *reinterpret_cast<float4*>(sin + k) = *reinterpret_cast<const float4*>(p.sin + angle);
+  }
+#pragma unroll
+  for (int k = 0; k < kSize; ++k) {
+    const float a = first.values[k], b = second.values[k];
+    first.values[k] = multiply_add(a, cos[k], -__fmul_rn(b, sin[k]));
+    second.values[k] = multiply_add(b, cos[k], __fmul_rn(a, sin[k]));
+  }
+  *reinterpret_cast<uint4*>(to + i) = pack<T>(first);
+  *reinterpret_cast<uint4*>(to + half + i) = pack<T>(second);
+}
+
+// Keys and values of the new tokens that lie in the split, of `positions`.
+template <typename T>
+__device__ inline void store_new(const PassAttentionParams<T>& p, const Block& block, int positions,
+                                 T* keys, T* values) {
+  constexpr int kSize = Vector<T>::kSize;
+  const int token_end = min(block.sequence.tokens, block.begin + positions - block.position);
+  const int pairs = block.head_dim / 2 / kSize;  // vectors of a half of a head
+  const int items = (token_end - block.first_token) * pairs;
+  if (items <= 0) return;
+  for (int item = threadIdx.x; item < items; item += kThreads) {
+    const int token = block.first_token + item / pairs, i = item % pairs * kSize;
+    const int position = block.position + token;
+    const int64_t offset = static_cast<int64_t>(position - block.begin) * block.head_dim;
+    turn(p, head_of(p, block, token, p.heads + block.kv_head), position, block.head_dim, i,
+         keys + offset);
+    const T* from = head_of(p, block, token, p.heads + p.kv_heads + block.kv_head);
+    for (int part = i; part < block.head_dim; part += block.head_dim / 2) {
+      *reinterpret_cast<uint4*>(values + offset + part) =
+          *reinterpret_cast<const uint4*>(from + part);
+    }
+  }
+  __syncthreads();
+}
+
+// Turned queries of rows from `first` on. Dimensions behind the last are zero.
+template <typename T, int kWidth>
+__device__ inline void load_queries(const PassAttentionParams<T>& p, const Block& block, int first,
+                                    int rows, T* queries) {
+  constexpr int kSize = Vector<T>::kSize;
+  const int pairs = block.head_dim / 2 / kSize;
+  for (int item = threadIdx.x; item < rows * pairs; item += kThreads) {
+    const int number = item / pairs;
+    const Row row = row_of(block, first + number);
+    turn(p, head_of(p, block, row.token, row.head), block.position + row.token, block.head_dim,
+         item % pairs * kSize, queries + number * Rows<T, kWidth>::kStride);
+  }
+  const int missing = (kWidth - block.head_dim) / kSize;
+  for (int item = threadIdx.x; item < rows * missing; item += kThreads) {
+    T* row = queries + item / missing * Rows<T, kWidth>::kStride + block.head_dim;
+    *reinterpret_cast<uint4*>(row + item % missing * kSize) = make_uint4(0, 0, 0, 0);
+  }
+}
+
+// All of it at once: the compiler would read some only after the first of it has arrived.
+__device__ inline PassSequence read_sequence(const PassSequence* from) {
+  static_assert(sizeof(PassSequence) == 24);
+  PassSequence s;
+  asm volatile(
+      "ld.global.s32 %0, [%6];\n"
+      "ld.global.s32 %1, [%6+4];\n"
+      "ld.global.s32 %2, [%6+8];\n"
+      "ld.global.s32 %3, [%6+12];\n"
+      "ld.global.s32 %4, [%6+16];\n"
+      "ld.global.s32 %5, [%6+20];\n"
+      : "=&r"(s.row), "=&r"(s.first), "=&r"(s.tokens), "=&r"(s.base), "=&r"(s.pending),
+        "=&r"(s.commit)
+      : "l"(from)
+      : "memory");
+  return s;
+}
+
+}  // namespace mambify::kernels::attention

@@ -1,0 +1,199 @@
+// What the kernels of a linear map share: x in shared memory with its norm or convolution, a step
+// of the tensor cores, and what follows a sum on its way to memory.
+#pragma once
+
+#include "kernels/cuda/vector.cuh"
+#include "kernels/pass_linear/params.h"
+
+namespace mambify::kernels::linear {
+
+constexpr int kThreads = kNormThreads, kWarps = kThreads / 32;
+constexpr int kMostStagedRows = 8;
+
+// Warps that share a tile of outputs: a function of the number of inputs alone, so that every sum
+// has one order, whatever the number of rows.
+inline int split_of(int64_t inputs) {
+  return inputs >= 768 ? 8 : inputs >= 384 ? 4 : inputs >= 256 ? 2 : 1;
+}
+
+inline int64_t multiprocessors() {
+  static const int64_t count = [] {
+    int device = 0, value = 0;
+    check_cuda(cudaGetDevice(&device));
+    check_cuda(cudaDeviceGetAttribute(&value, cudaDevAttrMultiProcessorCount, device));
+    return value;
+  }();
+  return count;
+}
+
+// Elements between rows of x in shared memory: they lie in different banks.
+template <typename T>
+__host__ __device__ constexpr int64_t staged_stride(int64_t inputs) {
+  return padded(inputs) + (sizeof(T) == 2 ? 32 : 0);
+}
+
+__device__ inline void multiply_tensor(float (&sum)[4], uint32_t a0, uint32_t a1, uint32_t a2,
+                                       uint32_t a3, uint32_t b0, uint32_t b1) {
+  asm volatile(
+      "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, "
+      "{%8, %9}, {%0, %1, %2, %3};"
+      : "+f"(sum[0]), "+f"(sum[1]), "+f"(sum[2]), "+f"(sum[3])
+      : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
+}
+
+template <typename T>
+__device__ inline const T* row_of_x(const PassLinearParams<T>& p, int row) {
+  return p.x + (p.gather ? p.tokens[row].place : row) * p.x_stride;
+}
+
+// Sums of squares of each row's parts, [warps][rows].
+using Squares = float[kNormWarps][kMostStagedRows];
+
+// The first vectors of a norm's weight that a thread needs: constants, read early.
+constexpr int kNormVectors = 2;
+template <typename T>
+__device__ inline void load_norm(const PassLinearParams<T>& p, uint4 (&weight)[kNormVectors]) {
+  if (p.norm == nullptr) return;
+#pragma unroll
+  for (int i = 0; i < kNormVectors; ++i) {
+    const int k = (static_cast<int>(threadIdx.x) + i * kThreads) * Vector<T>::kSize;
+    weight[i] = load_vector(p.norm, k, static_cast<int>(p.inputs));
+  }
+}
+
+// The convolution of a row of x, to shared memory; by all threads.
+template <typename T>
+__device__ inline void stage_convolved(const PassLinearParams<T>& p, int row, T* staged) {
+  constexpr int kSize = Vector<T>::kSize, kTaps = 4;
+  const PassToken token = p.tokens[row];
+  const int slots = static_cast<int>(p.ring_slots);
+  const int ring = token.place - token.position % slots;
+  for (int k = threadIdx.x * kSize; k < p.inputs; k += kThreads * kSize) {
+    Vector<T> x[kTaps], filter[kTaps];  // a tap's inputs; and of kSize / 4 channels, all taps
+#pragma unroll
+    for (int tap = 0; tap < kTaps; ++tap) {
+      const int position = token.position - (kTaps - 1) + tap;
+      const T* from = p.x + static_cast<int64_t>(ring + max(position, 0) % slots) * p.x_stride + k;
+      x[tap] = unpack<T>(position >= 0 ? *reinterpret_cast<const uint4*>(from) : uint4{});
+      filter[tap] =
+          unpack<T>(*reinterpret_cast<const uint4*>(p.conv_weight + k * kTaps + tap * kSize));
+    }
+    Vector<T> y = unpack<T>(*reinterpret_cast<const uint4*>(p.conv_bias + k));
+#pragma unroll
+    for (int i = 0; i < kSize; ++i) {
+#pragma unroll
+      for (int tap = 0; tap < kTaps; ++tap) {
+        const int weight = i * kTaps + tap;
+        y.values[i] = multiply_add(filter[weight / kSize].values[weight % kSize], x[tap].values[i],
+                                   y.values[i]);
+      }
+      y.values[i] = silu(y.values[i]);
+    }
+    *reinterpret_cast<uint4*>(staged + k) = pack<T>(y);
+  }
+}
+
+// The rows of x, times the norm's weight if there is one, to shared memory; by all threads.
+template <typename T>
+__device__ inline void stage(const PassLinearParams<T>& p, const uint4 (&norm_weight)[kNormVectors],
+                             T* staged, Squares& squares) {
+  constexpr int kSize = Vector<T>::kSize, kRows = kMostStagedRows;
+  const int rows = static_cast<int>(p.rows), inputs = static_cast<int>(p.inputs);
+  const int width = static_cast<int>(padded(p.inputs));
+  const int stride = static_cast<int>(staged_stride<T>(p.inputs));
+  if (p.conv_weight != nullptr) {
+    for (int row = 0; row < rows; ++row) stage_convolved(p, row, staged + row * stride);
+    sync_threads<kThreads>();
+    return;
+  }
+  const T* from[kRows];
+#pragma unroll
+  for (int row = 0; row < kRows; ++row) from[row] = row_of_x(p, row < rows ? row : 0);
+  float sums[kRows] = {};
+  for (int i = 0; i * kThreads * kSize < width; ++i) {
+    const int k = (static_cast<int>(threadIdx.x) + i * kThreads) * kSize;
+    if (k >= width) break;
+    uint4 x[kRows];
+    if (k + kSize <= inputs) {
+#pragma unroll
+      for (int row = 0; row < kRows; ++row) {
+        if (row < rows) x[row] = *reinterpret_cast<const uint4*>(from[row] + k);
+      }
+    } else {
+#pragma unroll
+      for (int row = 0; row < kRows; ++row) {
+        if (row < rows) x[row] = load_vector(from[row], k, inputs);
+      }
+    }
+    uint4 weight{};
+    if (p.norm != nullptr) {
+      weight = i == 0 ? norm_weight[0] : i == 1 ? norm_weight[1] : load_vector(p.norm, k, inputs);
+    }
+#pragma unroll
+    for (int row = 0; row < kRows; ++row) {
+      if (row >= rows) continue;
+      if (p.norm != nullptr) {
+        sums[row] = add_squares<T>(x[row], sums[row]);
+        x[row] = weighted<T>(x[row], weight);
+      }
+      *reinterpret_cast<uint4*>(staged + row * stride + k) = x[row];
+    }
+  }
+  if (p.norm != nullptr) {
+#pragma unroll
+    for (int row = 0; row < kRows; ++row) {
+      if (row >= rows) continue;
+      const float sum = warp_sum(sums[row]);
+      if (threadIdx.x % 32 == 0) squares[threadIdx.x / 32][row] = sum;
+    }
+  }
+  sync_threads<kThreads>();
+}
+
+// What the sums of a row are multiplied by.
+template <typename T>
+__device__ inline float scale_of(const PassLinearParams<T>& p, const Squares& squares, int row) {
+  if (p.scales != nullptr) return p.scales[row];
+  if (p.norm == nullptr) return 1;
+  return inverse_rms(total_of_warps(&squares[0][row], kMostStagedRows), static_cast<int>(p.inputs),
+                     p.norm_eps);
+}
+
+// What is added to an output: 0 where there is none. Asked for early, because it comes from memory.
+template <typename T>
+__device__ inline float residual_of(const PassLinearParams<T>& p, int row, int64_t output) {
+  if (p.residual == nullptr || row >= p.rows || output >= p.outputs) return 0;
+  return as_float(p.residual[row * p.outputs + output]);
+}
+
+// What follows a sum on its way to memory. up: the sum of the other matrix when gated.
+template <typename T>
+__device__ inline T finished(const PassLinearParams<T>& p, int64_t output, float scale, float sum,
+                             float up, float residual) {
+  float y = round_to<T>(__fmul_rn(sum, scale));
+  if (p.gated) {
+    y = __fmul_rn(silu(y), round_to<T>(__fmul_rn(up, scale)));
+  } else {
+    if (p.bias != nullptr) y = round_to<T>(__fadd_rn(y, as_float(p.bias[output])));
+    if (p.residual != nullptr) y = __fadd_rn(residual, y);
+  }
+  return rounded<T>(y);
+}
+
+// The same, to memory. place: of the row in y.
+template <typename T>
+__device__ inline void finish(const PassLinearParams<T>& p, int64_t place, int64_t output,
+                              float scale, float sum, float up, float residual) {
+  p.y[place * p.y_stride + output] = finished(p, output, scale, sum, up, residual);
+}
+
+// Warps [first, first + count) of a block wait for one another.
+__device__ inline void wait_for_warps(int group, int count) {
+  if (count == 1) {
+    __syncwarp();
+  } else {
+    asm volatile("bar.sync %0, %1;" ::"r"(group + 1), "r"(count * 32) : "memory");
+  }
+}
+
+}  // namespace mambify::kernels::linear
