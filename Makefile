@@ -49,10 +49,12 @@ bench-kernels: build
 test: build $(TEACHER)
 	scripts/run_tests.sh build $(TEACHER)
 
-# MODELS: a pattern of the models and formats to run, such as 'mamba2_*'.
+# MODELS: a pattern of the models and formats to run, such as 'mamba2_*'. What has run is not run again
+# by the next call.
 MODELS ?= *
 test-speculation: build
-	MAMBIFY_WHOLE_PRODUCT=1 build/tests/decode/test_decode --gtest_filter='*Speculation.*/$(MODELS)'
+	MAMBIFY_WHOLE_PRODUCT=1 scripts/run_in_parts.py build/tests/decode/test_decode --jobs $(JOBS) \
+	  --filter '*Speculation.*/$(MODELS)' --results build/whole-product.tsv
 
 test-asan: setup $(TEACHER)
 	cmake --preset cpu-asan

@@ -29,7 +29,7 @@ ERRORS = [
         "src/model/context.cpp",
         "  certain[row] += count;",
         "  certain[row] += std::min(count + 1, drafts(row));",
-        "Models/Speculation.RightAndWrongGuesses*",
+        "Models/ScriptedSpeculation.RightAndWrongGuesses*",
     ),
     Planted(
         "the convolution window is that behind the drafts",
@@ -38,14 +38,14 @@ ERRORS = [
         "    for (int64_t c = 0; c < p.channels; ++c) {\n      // Ascending",
         "const int64_t length = p.starts[d + 1] - p.starts[d];\n"
         "    for (int64_t c = 0; c < p.channels; ++c) {\n      // Ascending",
-        "Models/Speculation.RightAndWrongGuesses*",
+        "Models/ScriptedSpeculation.RightAndWrongGuesses*",
     ),
     Planted(
         "the order of a product's sum depends on the number of rows",
         "src/model/projection.cpp",
         "  if (matrix == nullptr) return at::linear(x, weight, bias);",
         "  if (matrix == nullptr || x.size(0) > 4) return at::linear(x, weight, bias);",
-        "Models/Speculation.RightAndWrongGuesses*fp32",
+        "Models/ScriptedSpeculation.RightAndWrongGuesses*fp32",
     ),
     Planted(
         "the split of the attention's cache depends on the batch",
@@ -55,7 +55,7 @@ ERRORS = [
         "begin < p.lengths[sequence];\n"
         "       begin += p.sequences > 2 ? kBlock / 4 : kBlock) {\n"
         "    const int64_t positions = std::min(p.sequences > 2 ? kBlock / 4 : kBlock, ",
-        "Models/Speculation.RightAndWrongGuesses*",
+        "Models/ScriptedSpeculation.RightAndWrongGuesses*",
     ),
     Planted(
         "a rejected guess is redrawn from the target, not from what it has above the draft",

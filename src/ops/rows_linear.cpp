@@ -18,18 +18,40 @@ kernels::PackParams<Weight, Packed> pack_params(const at::Tensor& weight, at::Te
           .packed = static_cast<Packed*>(panels.mutable_data_ptr())};
 }
 
+template <typename Group>
+at::Tensor allocate_groups(const PackedMatrix& packed, PanelMemory& memory) {
+  return memory.allocate({kernels::panels_of(packed.outputs), kernels::groups_of(packed.inputs),
+                          int64_t{sizeof(Group)}},
+                         at::kByte);
+}
+
+// False when some weight lies on no grid of this kind.
+template <typename Weight, typename Grid>
+bool pack_on_grid(const at::Tensor& weight, PackedMatrix::Layout layout, PanelMemory& memory,
+                  PackedMatrix& packed) {
+  PanelMemory attempt;
+  packed.panels = allocate_groups<Grid>(packed, attempt);
+  if (!kernels::pack_grid_cpu(pack_params<Weight, Grid>(weight, packed.panels))) return false;
+  packed.panels = allocate_groups<Grid>(packed, memory).copy_(packed.panels);
+  packed.layout = layout;
+  return true;
+}
+
 template <typename Weight>
-void pack(const at::Tensor& weight, PanelMemory& memory, PackedMatrix& packed) {
+void pack(const at::Tensor& weight, WeightFormat format, PanelMemory& memory,
+          PackedMatrix& packed) {
   using namespace kernels;
-  const int64_t panels = panels_of(packed.outputs);
-  if (packed.format == WeightFormat::int8) {
-    packed.panels =
-        memory.allocate({panels, groups_of(packed.inputs), int64_t{sizeof(Int8Group)}}, at::kByte);
+  using enum PackedMatrix::Layout;
+  if (format == WeightFormat::int8) {
+    packed.layout = int8;
+    packed.panels = allocate_groups<Int8Group>(packed, memory);
     pack_int8_cpu(pack_params<Weight, Int8Group>(weight, packed.panels));
-  } else {
-    packed.panels = memory.allocate({panels, packed.inputs, kPanel}, packed.type);
-    pack_cpu(pack_params<Weight, Weight>(weight, packed.panels));
+    return;
   }
+  if (pack_on_grid<Weight, Grid4Group>(weight, grid4, memory, packed)) return;
+  if (pack_on_grid<Weight, Grid8Group>(weight, grid8, memory, packed)) return;
+  packed.panels = memory.allocate({panels_of(packed.outputs), packed.inputs, kPanel}, packed.type);
+  pack_cpu(pack_params<Weight, Weight>(weight, packed.panels));
 }
 
 template <typename Packed, typename Value>
@@ -48,10 +70,15 @@ void multiply(const at::Tensor& x, const PackedMatrix& weight, at::Tensor& y) {
 // Value: what the weight was before it was packed, and x and y are.
 template <typename Value>
 void multiply_as(const at::Tensor& x, const PackedMatrix& weight, at::Tensor& y) {
-  if (weight.format == WeightFormat::int8) {
-    multiply<kernels::Int8Group, Value>(x, weight, y);
-  } else {
-    multiply<Value, Value>(x, weight, y);
+  switch (weight.layout) {
+    case PackedMatrix::Layout::weights:
+      return multiply<Value, Value>(x, weight, y);
+    case PackedMatrix::Layout::int8:
+      return multiply<kernels::Int8Group, Value>(x, weight, y);
+    case PackedMatrix::Layout::grid4:
+      return multiply<kernels::Grid4Group, Value>(x, weight, y);
+    case PackedMatrix::Layout::grid8:
+      return multiply<kernels::Grid8Group, Value>(x, weight, y);
   }
 }
 
@@ -63,15 +90,15 @@ PackedMatrix pack_matrix(const at::Tensor& weight, WeightFormat format, PanelMem
                   (weight.scalar_type() == at::kFloat || weight.scalar_type() == at::kBFloat16),
               "rows_linear: the weight is ", weight.sizes(), " of ", weight.scalar_type());
   const at::Tensor rows = weight.contiguous();
-  PackedMatrix packed{.format = format,
+  PackedMatrix packed{.layout = {},
                       .type = weight.scalar_type(),
                       .outputs = weight.size(0),
                       .inputs = weight.size(1),
                       .panels = {}};
   if (packed.type == at::kFloat) {
-    pack<float>(rows, memory, packed);
+    pack<float>(rows, format, memory, packed);
   } else {
-    pack<kernels::Bf16>(rows, memory, packed);
+    pack<kernels::Bf16>(rows, format, memory, packed);
   }
   return packed;
 }

@@ -16,7 +16,9 @@ enum class WeightFormat {
 
 // A weight matrix laid out for rows_linear.
 struct PackedMatrix {
-  WeightFormat format = WeightFormat::native;
+  // What a panel is made of: weights as they are, or groups of them (kernels/rows_linear/params.h).
+  enum class Layout { weights, int8, grid4, grid8 };
+  Layout layout = Layout::weights;
   at::ScalarType type = at::kFloat;  // the weight's
   int64_t outputs = 0, inputs = 0;
   // [panels, inputs, outputs of a panel] of the weight's type, or bytes [panels, groups, bytes of a
@@ -24,7 +26,8 @@ struct PackedMatrix {
   at::Tensor panels;
 };
 
-// weight: [outputs, inputs], fp32 or bf16, on the CPU.
+// weight: [outputs, inputs], fp32 or bf16, on the CPU. Native weights that are those of a quantised
+// file are packed as such when nothing is lost: products have the same bits and read less memory.
 PackedMatrix pack_matrix(const at::Tensor& weight, WeightFormat format, PanelMemory& memory);
 
 // x W^T. x: [rows, inputs] of the weight's type; returns [rows, outputs] of that type, accumulated

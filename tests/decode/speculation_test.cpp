@@ -1,5 +1,6 @@
 // The contract of speculation: with any drafter, in any company, tokens and states are the same
 // bits as those of plain decoding alone.
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 
 #include <cstdlib>
@@ -28,11 +29,12 @@ struct Product {
   // Batches that begin with one sequence after another, so that each comes to each place. 30: in
   // each place stand all kinds of guesses with all ways of sampling.
   uint32_t rotations;
+  bool in_parts;  // a test for each draft length and batch, so that none takes long
 };
 const Product& product() {
   static const Product chosen = std::getenv("MAMBIFY_WHOLE_PRODUCT") != nullptr
-                                    ? Product{256, 320, {1, 3, 8, 16}, 30}
-                                    : Product{40, 128, {1, 3, 8}, 1};
+                                    ? Product{256, 320, {1, 3, 8, 16}, 30, /*in_parts=*/true}
+                                    : Product{40, 128, {1, 3, 8}, 1, /*in_parts=*/false};
   return chosen;
 }
 
@@ -102,6 +104,8 @@ const std::map<std::string, std::function<Model()>> kModels = {
 struct Case {
   std::string model, format;  // fp32, bf16, or int8 weights
   bool cuda = false;
+
+  std::string name() const { return model + "_" + format + (cuda ? "_cuda" : ""); }
 };
 
 // One row's state, as bytes that can be compared: of keys and values what the row has read.
@@ -123,19 +127,22 @@ std::vector<std::string> bytes_of(const ModelState& state, int64_t row) {
   return all;
 }
 
-class Speculation : public ::testing::TestWithParam<Case> {
+class SpeculationOf : public ::testing::Test {
  protected:
+  explicit SpeculationOf(const Case& tested) : tested_(tested) {}
+
   static void TearDownTestSuite() {
     std::cout << compared_sequences << " sequences of " << compared_tokens
               << " tokens compared with plain decoding" << std::endl;
   }
 
   void SetUp() override {
-    const bool cuda = GetParam().cuda;
-    to(model_, at::kCPU, GetParam().format == "bf16" ? at::kBFloat16 : at::kFloat);
-    packed_.emplace(model_, GetParam().format == "int8" ? WeightFormat::int8 : WeightFormat::native,
-                    cuda ? std::optional<int>(0) : std::nullopt);
+    to(model_, at::kCPU, tested_.format == "bf16" ? at::kBFloat16 : at::kFloat);
+    packed_.emplace(model_, tested_.format == "int8" ? WeightFormat::int8 : WeightFormat::native,
+                    device());
   }
+
+  std::optional<int> device() const { return tested_.cuda ? std::optional<int>(0) : std::nullopt; }
 
   // For an engine over the model.
   EngineOptions options(int64_t rows, Drafter* drafter = nullptr, int64_t draft_length = 0) const {
@@ -224,7 +231,8 @@ class Speculation : public ::testing::TestWithParam<Case> {
 
   static inline int64_t compared_sequences = 0, compared_tokens = 0;
 
-  Model model_ = kModels.at(GetParam().model)();
+  const Case tested_;
+  Model model_ = kModels.at(tested_.model)();
   const int64_t vocabulary_ = model_.config.vocab_size;
   std::optional<PackedWeights> packed_;
 
@@ -232,9 +240,24 @@ class Speculation : public ::testing::TestWithParam<Case> {
   std::map<uint32_t, Alone> alone_;
 };
 
-TEST_P(Speculation, RightAndWrongGuessesChangeNoBit) {
-  for (int64_t draft_length = 1; draft_length <= 8; ++draft_length) {
-    for (const int64_t batch : product().batches) {
+// One model, and what its guesses are divided into.
+struct Share {
+  Case of;
+  std::vector<int64_t> draft_lengths, batches;
+
+  std::string name() const {
+    if (!product().in_parts) return of.name();
+    return fmt::format("{}_{}_drafts_batch_{}", of.name(), draft_lengths.front(), batches.front());
+  }
+};
+class ScriptedSpeculation : public SpeculationOf, public ::testing::WithParamInterface<Share> {
+ protected:
+  ScriptedSpeculation() : SpeculationOf(GetParam().of) {}
+};
+
+TEST_P(ScriptedSpeculation, RightAndWrongGuessesChangeNoBit) {
+  for (const int64_t draft_length : GetParam().draft_lengths) {
+    for (const int64_t batch : GetParam().batches) {
       for (uint32_t rotation = 0; rotation < product().rotations; ++rotation) {
         const uint32_t first = static_cast<uint32_t>(draft_length * 3 % 8) + rotation;
         ScriptedDrafter drafter(truth(first, batch), vocabulary_);
@@ -244,6 +267,11 @@ TEST_P(Speculation, RightAndWrongGuessesChangeNoBit) {
     }
   }
 }
+
+class Speculation : public SpeculationOf, public ::testing::WithParamInterface<Case> {
+ protected:
+  Speculation() : SpeculationOf(GetParam()) {}
+};
 
 TEST_P(Speculation, TheLongestDraftsChangeNoBit) {
   ScriptedDrafter drafter(truth(0, 16), vocabulary_);
@@ -287,8 +315,7 @@ TEST_P(Speculation, AnotherModelsGuessesChangeNoBit) {
   Model other = clone(model_);
   at::manual_seed(3);
   other.final_norm = other.final_norm + at::randn_like(other.final_norm) * 0.3;
-  const PackedWeights others(other, WeightFormat::native,
-                             GetParam().cuda ? std::optional<int>(0) : std::nullopt);
+  const PackedWeights others(other, WeightFormat::native, device());
   const auto drafter = model_drafter(other, 8, product().context, 5, &others);
   int64_t accepted = 0;
   ASSERT_NO_FATAL_FAILURE(expect_same(*drafter, 5, 8, 0, &accepted));
@@ -341,11 +368,24 @@ std::vector<Case> all_cases() {
   return cases;
 }
 
-INSTANTIATE_TEST_SUITE_P(Models, Speculation, ::testing::ValuesIn(all_cases()),
-                         [](const auto& info) {
-                           return info.param.model + "_" + info.param.format +
-                                  (info.param.cuda ? "_cuda" : "");
-                         });
+std::vector<Share> all_shares() {
+  const std::vector<int64_t> lengths{1, 2, 3, 4, 5, 6, 7, 8};
+  std::vector<Share> shares;
+  for (const Case& of : all_cases()) {
+    if (!product().in_parts) {
+      shares.push_back({of, lengths, product().batches});
+      continue;
+    }
+    for (const int64_t length : lengths) {
+      for (const int64_t batch : product().batches) shares.push_back({of, {length}, {batch}});
+    }
+  }
+  return shares;
+}
+
+const auto name_of = [](const auto& info) { return info.param.name(); };
+INSTANTIATE_TEST_SUITE_P(Models, ScriptedSpeculation, ::testing::ValuesIn(all_shares()), name_of);
+INSTANTIATE_TEST_SUITE_P(Models, Speculation, ::testing::ValuesIn(all_cases()), name_of);
 
 }  // namespace
 }  // namespace mambify

@@ -45,6 +45,31 @@ TEST(RowsLinear, AccumulatesBf16InFp32) {
   EXPECT_LT(tensor_error(y, exact), 1.0 / 256);
 }
 
+// Weights as a quantised file holds them are packed as such, and give the bits of any others.
+TEST(RowsLinear, PacksWeightsOnGridsWithoutLoss) {
+  const at::Tensor q = at::arange(64 * 96).mul(7).remainder(16).view({64, 3, 32});
+  const at::Tensor nibbles = (q * 0.125 - 1.5).view({64, 96});
+  const at::Tensor bytes = ((q * 127).div(15, "trunc") * 0.25).view({64, 96});
+  const at::Tensor x = random_tensor({5, 96}, 1);
+  using enum PackedMatrix::Layout;
+  for (const at::ScalarType dtype : {at::kFloat, at::kBFloat16}) {
+    const PackedMatrix grid4 = pack(nibbles.to(dtype)), grid8 = pack(bytes.to(dtype));
+    EXPECT_EQ(grid4.layout, PackedMatrix::Layout::grid4);
+    EXPECT_EQ(grid8.layout, PackedMatrix::Layout::grid8);
+    // One more output, on no grid, and none is packed so.
+    const auto whole = [&](const at::Tensor& weight) {
+      const PackedMatrix packed =
+          pack(at::cat({weight.to(dtype), random_tensor({1, 96}, 3, dtype)}));
+      EXPECT_EQ(packed.layout, weights);
+      return rows_linear(x.to(dtype), packed).narrow(1, 0, 64);
+    };
+    EXPECT_TRUE(at::equal(rows_linear(x.to(dtype), grid4), whole(nibbles)));
+    EXPECT_TRUE(at::equal(rows_linear(x.to(dtype), grid8), whole(bytes)));
+    EXPECT_TRUE(rows_are_invariant(grid4, 16));
+    EXPECT_LT(grid4.panels.nbytes(), nibbles.numel());
+  }
+}
+
 // Rounding to 8 bits is all that may differ, and it must be seen.
 TEST(RowsLinear, MultipliesByInt8NearlyAsLinearDoes) {
   for (const at::ScalarType dtype : {at::kFloat, at::kBFloat16}) {

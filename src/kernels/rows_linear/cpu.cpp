@@ -3,18 +3,28 @@
 
 #include "kernels/aligned.h"
 #include "kernels/parallel.h"
+#include "kernels/rows_linear/grid.h"
 #include "kernels/rows_linear/panel.h"
 
 namespace mambify::kernels {
 namespace {
 
-// Inputs of which a panel's weights stay in the second-level cache while all rows pass.
+// Inputs of which a panel's weights stay in the second-level cache while all rows pass; those of
+// grids, which become floats for it, are few enough that the next ones do while these are
+// multiplied.
 template <typename Weight>
-constexpr int64_t kInputBlock = (int64_t{256} << 10) /
-                                (kPanel * static_cast<int64_t>(sizeof(Weight)));
+constexpr int64_t kInputBlock = kIsGrid<Weight>
+                                    ? kGroup
+                                    : (int64_t{256} << 10) /
+                                          (kPanel * static_cast<int64_t>(sizeof(Weight)));
 
-// How far ahead of the multiplication weights are asked for.
-constexpr int64_t kPrefetchBytes = 4096;
+// Asks for the memory that is multiplied soon, and the outer cache for what is a while later: with
+// the first alone several rows, which take longer over each weight, fall behind the memory.
+MAMBIFY_INLINE void prefetch_behind(const void* weights) {
+  constexpr int64_t kNear = 4096, kFar = 12288;
+  __builtin_prefetch(static_cast<const char*>(weights) + kNear);
+  __builtin_prefetch(static_cast<const char*>(weights) + kFar, /*rw=*/0, /*locality=*/2);
+}
 
 // Rows whose sums are kept while the inputs pass; a multiple of the rows of every tile.
 constexpr int64_t kMostSums = 264;
@@ -46,23 +56,48 @@ class FloatRows {
   const float* first_;
 };
 
-// kRows rows of x by one panel over inputs [begin, end), on top of what `sums` ([kRows, kPanel])
-// holds when begin is not 0.
-template <int kRows, typename Weight>
+// What is multiplied with: a panel's weights of some inputs as they lie in memory, or as floats.
+template <typename Value, typename Weight>
+MAMBIFY_INLINE const Weight* weights_of(const Weight* panel, int64_t begin, float*) {
+  return panel + begin * kPanel;
+}
+template <typename Value>
+MAMBIFY_INLINE const float* expanded(const auto* panel, int64_t begin, float* scratch) {
+  const auto& group = panel[begin / kGroup];
+  for (int64_t line = 0; line < static_cast<int64_t>(sizeof(group)); line += 64) {
+    prefetch_behind(reinterpret_cast<const char*>(&group) + line);
+  }
+  expand<Value>(group, scratch);
+  return scratch;
+}
+template <typename Value>
+MAMBIFY_INLINE const float* weights_of(const Grid4Group* panel, int64_t begin, float* scratch) {
+  return expanded<Value>(panel, begin, scratch);
+}
+template <typename Value>
+MAMBIFY_INLINE const float* weights_of(const Grid8Group* panel, int64_t begin, float* scratch) {
+  return expanded<Value>(panel, begin, scratch);
+}
+
+// kRows rows of x by a panel's weights of some inputs, on top of what `sums` ([kRows, kPanel])
+// holds unless these are the first.
+template <int kRows, bool kPrefetch, typename Weight>
 MAMBIFY_INLINE void multiply_tile(const Weight* panel, const float* x, int64_t x_stride,
-                                  Range inputs, float* sums) {
+                                  int64_t inputs, bool is_first, float* sums) {
   Lanes low[kRows], high[kRows];
   for (int r = 0; r < kRows; ++r) {
-    if (inputs.begin == 0) {
+    if (is_first) {
       low[r] = high[r] = Lanes{};
     } else {
       load_panel(sums + r * kPanel, low[r], high[r]);
     }
   }
-  for (int64_t i = inputs.begin; i < inputs.end; ++i) {
+  for (int64_t i = 0; i < inputs; ++i) {
     const Weight* weights = panel + i * kPanel;
-    for (int64_t line = 0; line < kPanel * static_cast<int64_t>(sizeof(Weight)); line += 64) {
-      __builtin_prefetch(reinterpret_cast<const char*>(weights) + kPrefetchBytes + line);
+    if constexpr (kPrefetch) {
+      for (int64_t line = 0; line < kPanel * static_cast<int64_t>(sizeof(Weight)); line += 64) {
+        prefetch_behind(reinterpret_cast<const char*>(weights) + line);
+      }
     }
     Lanes weight_low, weight_high;
     load_panel(weights, weight_low, weight_high);
@@ -76,30 +111,38 @@ MAMBIFY_INLINE void multiply_tile(const Weight* panel, const float* x, int64_t x
 }
 
 // As multiply_tile, for a number of rows up to kMost that is known at run time only.
-template <int kMost, typename Weight>
+template <int kMost, bool kPrefetch, typename Weight>
 MAMBIFY_INLINE void multiply_rest(int64_t rows, const Weight* panel, const float* x,
-                                  int64_t x_stride, Range inputs, float* sums) {
+                                  int64_t x_stride, int64_t inputs, bool is_first, float* sums) {
   if (rows == kMost) {
-    multiply_tile<kMost>(panel, x, x_stride, inputs, sums);
+    multiply_tile<kMost, kPrefetch>(panel, x, x_stride, inputs, is_first, sums);
   } else if constexpr (kMost > 1) {
-    multiply_rest<kMost - 1>(rows, panel, x, x_stride, inputs, sums);
+    multiply_rest<kMost - 1, kPrefetch>(rows, panel, x, x_stride, inputs, is_first, sums);
   }
+}
+
+template <typename Weight>
+const Weight* panel_at(const Weight* packed, int64_t inputs, int64_t index) {
+  return packed + index * (kIsGrid<Weight> ? groups_of(inputs) : inputs * kPanel);
 }
 
 // All rows by one panel, kMost rows at a time: as many as there are registers for.
 template <int kMost, typename Weight, typename Value>
 MAMBIFY_INLINE void multiply_panel(const RowsLinearParams<Weight, Value>& p,
                                    const FloatRows<Value>& x, int64_t index) {
-  const Weight* panel = p.packed + index * p.inputs * kPanel;
+  const Weight* panel = panel_at(p.packed, p.inputs, index);
   const int64_t first = index * kPanel, outputs = std::min(kPanel, p.outputs - first);
   float sums[kMostSums * kPanel];
+  alignas(64) float scratch[kIsGrid<Weight> ? kGroup * kPanel : 1];
   for (int64_t done = 0; done < p.rows; done += kMostSums) {
     const int64_t rows = std::min(kMostSums, p.rows - done);
     for (int64_t begin = 0; begin < p.inputs; begin += kInputBlock<Weight>) {
-      const Range inputs{begin, std::min(begin + kInputBlock<Weight>, p.inputs)};
+      const int64_t inputs = std::min(kInputBlock<Weight>, p.inputs - begin);
+      const auto* weights = weights_of<Value>(panel, begin, scratch);
       for (int64_t row = 0; row < rows; row += kMost) {
-        multiply_rest<kMost>(std::min<int64_t>(kMost, rows - row), panel, x[done + row], x.stride(),
-                             inputs, sums + row * kPanel);
+        multiply_rest<kMost, !kIsGrid<Weight>>(std::min<int64_t>(kMost, rows - row), weights,
+                                               x[done + row] + begin, x.stride(), inputs,
+                                               /*is_first=*/begin == 0, sums + row * kPanel);
       }
     }
     for (int64_t row = 0; row < rows; ++row) {
@@ -165,5 +208,9 @@ template void pack_cpu(const PackParams<float>& p);
 template void pack_cpu(const PackParams<Bf16>& p);
 template void rows_linear_cpu(const RowsLinearParams<float>& p);
 template void rows_linear_cpu(const RowsLinearParams<Bf16, Bf16>& p);
+template void rows_linear_cpu(const RowsLinearParams<Grid4Group>& p);
+template void rows_linear_cpu(const RowsLinearParams<Grid4Group, Bf16>& p);
+template void rows_linear_cpu(const RowsLinearParams<Grid8Group>& p);
+template void rows_linear_cpu(const RowsLinearParams<Grid8Group, Bf16>& p);
 
 }  // namespace mambify::kernels
