@@ -121,11 +121,11 @@ double time_step(Objective& objective, AdamW& optimizer, const Batch& batch) {
 
 nlohmann::json memory_of(const Training& training, at::ScalarType dtype) {
   const auto peak = static_cast<double>(peak_device_bytes(training.device));
-  const double width = dtype == at::kFloat ? 4 : 2;
   const auto trained = static_cast<double>(training.trained);
   const auto weights = static_cast<double>(parameter_bytes({&training.teacher, &training.student}));
   const double master = dtype == at::kFloat ? 0 : 4 * trained;
-  const double moments = 8 * trained, gradients = (4 + (dtype == at::kFloat ? 0 : width)) * trained;
+  // In fp32: those of the compute type are gone as they are collected.
+  const double moments = 8 * trained, gradients = 4 * trained;
   return {{"peak", peak},
           {"weights", weights},
           {"fp32_weights", master},

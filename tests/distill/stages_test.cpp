@@ -1,9 +1,8 @@
 #include "distill/stages.h"
 
+#include <ATen/ops/scalar_tensor.h>
+#include <ATen/ops/tensor.h>
 #include <gtest/gtest.h>
-
-#include <cmath>
-#include <limits>
 
 #include "core/error.h"
 #include "distill/stepwise.h"
@@ -59,17 +58,18 @@ TEST(Phases, LayersThatDoNotExistAreErrors) {
 }
 
 TEST(Losses, AddUpByTheirShares) {
-  Losses sum;
-  sum.add({1.0, 2.0, std::nullopt, 0.5, {1, 3}}, 0.25);
-  sum.add({2.0, 4.0, std::nullopt, 1.0, {2, 5}}, 0.75);
-  EXPECT_EQ(sum.total, 1.75);
-  EXPECT_EQ(*sum.kl, 3.5);
-  EXPECT_FALSE(sum.ce.has_value());
-  EXPECT_EQ(*sum.agreement, 0.875);
-  EXPECT_EQ(sum.layers, (std::vector<double>{1.75, 4.5}));
-  EXPECT_TRUE(sum.is_finite());
-  sum.add({std::numeric_limits<double>::quiet_NaN(), {}, {}, {}, {}}, 1);
-  EXPECT_FALSE(sum.is_finite());
+  const auto scalar = [](double value) { return at::scalar_tensor(value, at::kDouble); };
+  const auto layers = [](std::vector<double> values) { return at::tensor(values, at::kDouble); };
+  LossTensors sum;
+  EXPECT_EQ(sum.read().total, 0);
+  sum.add({scalar(1), scalar(2), {}, scalar(0.5), layers({1, 3})}, 0.25);
+  sum.add({scalar(2), scalar(4), {}, scalar(1), layers({2, 5})}, 0.75);
+  const Losses read = sum.read();
+  EXPECT_EQ(read.total, 1.75);
+  EXPECT_EQ(*read.kl, 3.5);
+  EXPECT_FALSE(read.ce.has_value());
+  EXPECT_EQ(*read.agreement, 0.875);
+  EXPECT_EQ(read.layers, (std::vector<double>{1.75, 4.5}));
 }
 
 }  // namespace
