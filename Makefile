@@ -45,6 +45,7 @@ bench-kernels: build
 	build/bench/multi_step_bench
 	build/bench/pass_attention_bench
 	build/bench/training_kernels_bench
+	build/bench/ssd_bench
 
 test: build $(TEACHER)
 	scripts/run_tests.sh build $(TEACHER)

@@ -9,6 +9,7 @@
 #include "ops/linear_kl.h"
 #include "ops/rms_norm.h"
 #include "ops/rotary.h"
+#include "ops/ssd.h"
 #include "ops/swiglu.h"
 #include "ops/tensors.h"
 #include "tolerances.h"
@@ -107,6 +108,40 @@ TEST_P(CudaOps, CausalConv1dWithoutABias) {
         return causal_conv1d(in[0], in[1], /*bias=*/{}, segments, /*silu=*/true);
       },
       {leaf({kTokens, 30}, 1), leaf({30, 3}, 2, 0.5)});
+}
+
+// x, B, C and dt beside each other, as in a projection's output; in bf16 rows of it do not start at
+// multiples of 16 bytes.
+TEST_P(CudaOps, Ssd) {
+  constexpr int64_t kHeads = 4, kGroups = 2, kWidth = 16;
+  const auto op = [](const auto& in, const Segments& segments, at::Tensor* state) {
+    const auto part = [&](int64_t begin, int64_t groups) {
+      return in[0].narrow(1, begin * kWidth, groups * kWidth).view({kTokens, groups, kWidth});
+    };
+    return ssd({.x = part(0, kGroups),
+                .dt = in[0].narrow(1, (2 * kGroups + kHeads) * kWidth, kHeads),
+                .dt_bias = in[1],
+                .A = -in[2].exp(),
+                .B = part(kGroups, kGroups),
+                .C = part(2 * kGroups, kHeads),
+                .D = in[3]},
+               segments, state);
+  };
+  const std::vector<at::Tensor> leaves = {
+      leaf({kTokens, (2 * kGroups + kHeads) * kWidth + kHeads}, 1), leaf({kHeads}, 2),
+      leaf({kHeads}, 3), leaf({kHeads}, 4)};
+  expect_same_as_on_the_cpu(
+      [&](const auto& in, const Segments& segments) { return op(in, segments, nullptr); }, leaves);
+  // The state after the last tokens is compared, too.
+  const at::Tensor before = random_leaf({kPacked.documents(), kHeads, kWidth, kWidth}, 5).detach();
+  expect_same_as_on_the_cpu(
+      [&](const auto& in, const Segments& segments) {
+        at::Tensor state = before.to(in[0].device(), at::kFloat, /*non_blocking=*/false,
+                                     /*copy=*/true);
+        const at::Tensor y = op(in, segments, &state);
+        return at::cat({y.flatten(), state.flatten().to(y.scalar_type())});
+      },
+      leaves);
 }
 
 TEST_P(CudaOps, LinearKl) {

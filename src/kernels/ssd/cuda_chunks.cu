@@ -88,32 +88,44 @@ __global__ void __launch_bounds__(kStepThreads)
   __syncthreads();
   for (int h = warp; h < kStepHeads && first_head + h < heads; h += kStepThreads / 32) {
     const float rate = p.A[first_head + h] * kLog2E;
-    float s[kPerLane], log_decay[kPerLane], sum = 0;
+    float of_token[kPerLane], sum = 0;
 #pragma unroll
     for (int i = 0; i < kPerLane; ++i) {
-      s[i] = step[lane * kPerLane + i][h];
-      sum += s[i] * rate;
-      log_decay[i] = sum;
+      of_token[i] = step[lane * kPerLane + i][h] * rate;
+      sum += of_token[i];
     }
-    float before = sum;
+    // Of the tokens up to this lane's, and of those from it on: a difference of long sums would not
+    // tell how little lies between two tokens.
+    float before = sum, behind = sum;
 #pragma unroll
     for (int distance = 1; distance < 32; distance *= 2) {
-      const float other = __shfl_up_sync(~0u, before, distance);
-      if (lane >= distance) before += other;
+      const float lower = __shfl_up_sync(~0u, before, distance);
+      const float upper = __shfl_down_sync(~0u, behind, distance);
+      if (lane >= distance) before += lower;
+      if (lane + distance < 32) behind += upper;
     }
-    const float total = __shfl_sync(~0u, before, 31);
     before = __shfl_up_sync(~0u, before, 1);
+    behind = __shfl_down_sync(~0u, behind, 1);
     if (lane == 0) before = 0;
+    if (lane == 31) behind = 0;
+    float since_begin[kPerLane], until_end[kPerLane];
+#pragma unroll
+    for (int i = 0; i < kPerLane; ++i) since_begin[i] = before += of_token[i];
+#pragma unroll
+    for (int i = kPerLane - 1; i >= 0; --i) {
+      until_end[i] = behind;
+      behind += of_token[i];
+    }
     float* rows = steps + (chunk * heads + first_head + h) * kStepRows * kTokens;
 #pragma unroll
     for (int i = 0; i < kPerLane; ++i) {
       const int token = lane * kPerLane + i;
-      // The last is the total to the bit, so that no difference to it is positive.
-      const float at = lane == 31 && i == kPerLane - 1 ? total : before + log_decay[i];
-      rows[kStep * kTokens + token] = s[i];
-      rows[kLogDecay * kTokens + token] = at;
-      rows[kUntilEnd * kTokens + token] = fast_exp2(total - at) * s[i];
-      rows[kSinceBegin * kTokens + token] = fast_exp2(at);
+      const float s = step[token][h], left = fast_exp2(until_end[i]);
+      rows[kStep * kTokens + token] = s;
+      rows[kLogDecay * kTokens + token] = since_begin[i];
+      rows[kUntilEnd * kTokens + token] = left;
+      rows[kInput * kTokens + token] = left * s;
+      rows[kSinceBegin * kTokens + token] = fast_exp2(since_begin[i]);
       rows[kSlope * kTokens + token] = slope[token][h];
     }
   }

@@ -21,7 +21,8 @@ struct Chunk {
 enum StepRow {
   kStep,        // s
   kLogDecay,    // L log2(e)
-  kUntilEnd,    // exp(L_last - L) s: what an input counts in the state after the chunk
+  kUntilEnd,    // exp(L_last - L): what is left of the state at the end of the chunk
+  kInput,       // that times s: what an input counts in the state after the chunk
   kSinceBegin,  // exp(L): what is left of the state before the chunk
   kSlope,       // ds / d(raw dt): sigmoid, or 0 where s is clamped
   kStepRows
@@ -79,12 +80,11 @@ Plan plan_backward(const SsdCudaParams<T>& p);
 template <typename T>
 void prepare_chunks(const SsdCudaParams<T>& p, const Plan& plan, CudaStream stream);
 
-// States before chunks, and the final ones. T = Bf16 or float, as the rest.
+// States before chunks, and the final ones; given a backward pass, too, the gradients of the states
+// after chunks, from the last to the first.
 template <typename T>
-void scan_states(const SsdCudaParams<T>& p, const Plan& plan, CudaStream stream);
-// Gradients of the states after chunks, from the last to the first.
-template <typename T>
-void scan_adjoints(const SsdCudaBackwardParams<T>& b, const Plan& plan, CudaStream stream);
+void scan_states(const SsdCudaParams<T>& p, const SsdCudaBackwardParams<T>* backward,
+                 const Plan& plan, CudaStream stream);
 
 // launch.template operator()<head width, state width>() for the widths of a plan's tiles.
 template <typename Launch>

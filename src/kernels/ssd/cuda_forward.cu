@@ -113,7 +113,7 @@ void ssd_forward_cuda(const SsdCudaParams<T>& p, CudaStream stream) {
   const ssd::Plan plan = ssd::plan_forward(p);
   if (p.documents == 0) return;
   ssd::prepare_chunks(p, plan, stream);
-  ssd::scan_states(p, plan, stream);
+  ssd::scan_states<T>(p, nullptr, plan, stream);
   ssd::launch_outputs(p, plan, stream);
 }
 
