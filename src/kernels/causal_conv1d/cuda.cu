@@ -11,7 +11,8 @@
 namespace mambify::kernels {
 namespace {
 
-constexpr int kBatch = 4;  // tokens that are loaded at once
+// Tokens that are computed while as many others are loaded.
+constexpr int kForwardBatch = 4, kBackwardBatch = 2;
 constexpr int kForwardWarps = 4, kBackwardWarps = 8;
 constexpr int kChannels = 4;  // of a thread
 constexpr int64_t kLongestRun = 64, kShortestRun = 8;
@@ -82,9 +83,23 @@ __device__ inline void load_window(const CausalConv1dCudaParams<T>& p, int64_t c
   }
 }
 
+// The channels of kBatch tokens from `begin` on; zeros from `end` on.
+template <int kBatch, int kCount, typename T>
+__device__ inline void load_batch(const T* rows, int64_t stride, int begin, int end,
+                                  ElementBits<T, kCount> (&batch)[kBatch]) {
+#pragma unroll
+  for (int j = 0; j < kBatch; ++j) {
+    batch[j] = {};
+    if (begin + j < end) {
+      batch[j] = *reinterpret_cast<const ElementBits<T, kCount>*>(rows + (begin + j) * stride);
+    }
+  }
+}
+
 template <typename T, int kTaps, int kCount>
 __global__ void __launch_bounds__(32 * kForwardWarps)
     forward(CausalConv1dCudaParams<T> p, int run) {
+  constexpr int kBatch = kForwardBatch;
   const int64_t channel = (int64_t{blockIdx.x} * 32 + threadIdx.x) * kCount;
   const int first = (blockIdx.y * kForwardWarps + threadIdx.y) * run;
   const int last = min(first + run, static_cast<int>(p.tokens));
@@ -93,13 +108,12 @@ __global__ void __launch_bounds__(32 * kForwardWarps)
   Documents documents(p.starts, static_cast<int>(p.documents), first);
   Elements<kCount> x[kTaps - 1 + kBatch];  // the inputs before the batch, and its own
   load_window<kTaps>(p, channel, first, documents.start, x);
+  ElementBits<T, kCount> next[kBatch];
+  load_batch<kBatch, kCount>(p.x + channel, p.x_stride, first, last, next);
   for (int begin = first; begin < last; begin += kBatch) {
 #pragma unroll
-    for (int j = 0; j < kBatch; ++j) {
-      if (begin + j < last) {
-        x[kTaps - 1 + j] = load_elements<kCount>(p.x + (begin + j) * p.x_stride + channel);
-      }
-    }
+    for (int j = 0; j < kBatch; ++j) x[kTaps - 1 + j] = elements_of<T, kCount>(next[j]);
+    load_batch<kBatch, kCount>(p.x + channel, p.x_stride, begin + kBatch, last, next);
 #pragma unroll
     for (int j = 0; j < kBatch; ++j) {
       const int token = begin + j;
@@ -126,7 +140,7 @@ __global__ void __launch_bounds__(32 * kForwardWarps)
 template <typename T, int kTaps, int kCount>
 __global__ void __launch_bounds__(32 * kBackwardWarps)
     backward(CausalConv1dCudaBackwardParams<T> p, int run, float* __restrict__ partial) {
-  constexpr int kReach = kTaps - 1, kSums = (kTaps + 1) * kCount;
+  constexpr int kBatch = kBackwardBatch, kReach = kTaps - 1, kSums = (kTaps + 1) * kCount;
   __shared__ float sums[kSums][kBackwardWarps][32];
   const CausalConv1dCudaParams<T>& f = p.forward;
   const int64_t channel = (int64_t{blockIdx.x} * 32 + threadIdx.x) * kCount;
@@ -139,16 +153,20 @@ __global__ void __launch_bounds__(32 * kBackwardWarps)
     Documents documents(f.starts, static_cast<int>(f.documents), first);
     Elements<kCount> x[kReach + kBatch], dx[kReach + kBatch]{}, dy[kBatch];
     load_window<kTaps>(f, channel, first, documents.start, x);
+    const int loaded = min(last + kReach, tokens);
+    ElementBits<T, kCount> next_x[kBatch], next_dy[kBatch];
+    const auto load_next = [&](int begin) {
+      load_batch<kBatch, kCount>(f.x + channel, f.x_stride, begin, loaded, next_x);
+      load_batch<kBatch, kCount>(p.dy + channel, f.channels, begin, loaded, next_dy);
+    };
+    load_next(first);
     for (int begin = first; begin < last + kReach; begin += kBatch) {
 #pragma unroll
       for (int j = 0; j < kBatch; ++j) {
-        const int token = begin + j;
-        x[kReach + j] = dy[j] = Elements<kCount>{};
-        if (token < min(last + kReach, tokens)) {
-          x[kReach + j] = load_elements<kCount>(f.x + token * f.x_stride + channel);
-          dy[j] = load_elements<kCount>(p.dy + token * f.channels + channel);
-        }
+        x[kReach + j] = elements_of<T, kCount>(next_x[j]);
+        dy[j] = elements_of<T, kCount>(next_dy[j]);
       }
+      load_next(begin + kBatch);
 #pragma unroll
       for (int j = 0; j < kBatch; ++j) {
         const int token = begin + j;

@@ -35,41 +35,87 @@ __device__ inline float team_sum(float x, float* shared) {
   }
 }
 
+// What a thread has of a group: vector v is at element begin + v kTeam kCount. The first kHeld,
+// which are all but in the widest rows, are read once and stay in registers.
+template <typename T, int kCount, int kHeld>
+struct Held {
+  ElementBits<T, kCount> vectors[kHeld];
+
+  __device__ void load(const T* row, int begin, int step, int size) {
+#pragma unroll
+    for (int v = 0; v < kHeld; ++v) {
+      vectors[v] = {};
+      const int k = begin + v * step;
+      if (row && k < size) vectors[v] = *reinterpret_cast<const ElementBits<T, kCount>*>(row + k);
+    }
+  }
+};
+
+// Calls f(element, from each of the arrays) for a thread's vectors of a group.
+template <typename T, int kCount, int kHeld, typename F, typename... Rows>
+__device__ inline void for_each_vector(int begin, int step, int size, const F& f,
+                                       const Rows&... rows) {
+#pragma unroll
+  for (int v = 0; v < kHeld; ++v) {
+    const int k = begin + v * step;
+    if (k < size) f(k, elements_of<T, kCount>(rows.held.vectors[v])...);
+  }
+  for (int k = begin + kHeld * step; k < size; k += step) {
+    f(k, (rows.row ? load_elements<kCount>(rows.row + k) : Elements<kCount>{})...);
+  }
+}
+
+// A row in memory and what is held of it.
+template <typename T, int kCount, int kHeld>
+struct Row {
+  const T* row;
+  Held<T, kCount, kHeld> held;
+};
+template <int kCount, int kHeld, typename T>
+__device__ inline Row<T, kCount, kHeld> load_row(const T* row, int begin, int step, int size) {
+  Row<T, kCount, kHeld> result{row, {}};
+  result.held.load(row, begin, step, size);
+  return result;
+}
+
 template <typename T, int kCount, int kTeam>
 __global__ void __launch_bounds__(kThreads) forward(RmsNormParams<T> p) {
   __shared__ float shared[kThreads / 32];
+  constexpr int kHeld = 2, kStep = kTeam * kCount;
   const int64_t groups = p.channels / p.group_size;
   const int64_t task = int64_t{blockIdx.x} * (kThreads / kTeam) + threadIdx.x / kTeam;
   const int64_t row = task / groups, first = (task - row * groups) * p.group_size;
   // Threads without a group take part in the sum of those with one.
   const int size = row < p.rows ? static_cast<int>(p.group_size) : 0;
   const int begin = threadIdx.x % kTeam * kCount;
-  const T* x = p.x + row * p.x_stride + first;
-  const T* z = p.z ? p.z + row * p.z_stride + first : nullptr;
-  const auto input = [&](int k) {
-    auto u = load_elements<kCount>(x + k);
-    if (z) {
-      const auto gate = load_elements<kCount>(z + k);
+  const auto x = load_row<kCount, kHeld>(p.x + row * p.x_stride + first, begin, kStep, size);
+  const auto z =
+      load_row<kCount, kHeld>(p.z ? p.z + row * p.z_stride + first : nullptr, begin, kStep, size);
+  const bool gated = p.z != nullptr;
+  const auto for_each_input = [&](const auto& f) {
+    for_each_vector<T, kCount, kHeld>(
+        begin, kStep, size,
+        [&](int k, Elements<kCount> u, const Elements<kCount>& gate) {
+          if (gated) {
 #pragma unroll
-      for (int i = 0; i < kCount; ++i) u[i] *= silu(gate[i]);
-    }
-    return u;
+            for (int i = 0; i < kCount; ++i) u[i] *= silu(gate[i]);
+          }
+          f(k, u);
+        },
+        x, z);
   };
-
   float squares = 0;
-  for (int k = begin; k < size; k += kTeam * kCount) {
-    const auto u = input(k);
+  for_each_input([&](int, const Elements<kCount>& u) {
 #pragma unroll
     for (int i = 0; i < kCount; ++i) squares += u[i] * u[i];
-  }
+  });
   const float inverse = inverse_rms(team_sum<kTeam>(squares, shared), size, p.eps);
-  for (int k = begin; k < size; k += kTeam * kCount) {
-    auto y = input(k);
+  for_each_input([&](int k, Elements<kCount> y) {
     const auto weight = load_elements<kCount>(p.weight + first + k);
 #pragma unroll
     for (int i = 0; i < kCount; ++i) y[i] *= inverse * weight[i];
     store_elements(y, p.y + row * p.channels + first + k);
-  }
+  });
   if (p.inverse_rms && size > 0 && begin == 0) p.inverse_rms[task] = inverse;
 }
 
@@ -82,11 +128,12 @@ __global__ void __launch_bounds__(kThreads)
     backward(RmsNormBackwardParams<T> p, float* __restrict__ partial) {
   extern __shared__ float dweight[];
   __shared__ float shared[kThreads / 32];
-  constexpr int kTeams = kThreads / kTeam;
+  constexpr int kHeld = 2, kStep = kTeam * kCount, kTeams = kThreads / kTeam;
   const RmsNormParams<T>& f = p.forward;
   const int group_size = static_cast<int>(f.group_size), vectors = group_size / kCount;
   const int64_t first = blockIdx.x * f.group_size;
   const int team = threadIdx.x / kTeam, begin = threadIdx.x % kTeam * kCount;
+  const bool gated = f.z != nullptr;
   float* own = dweight + team * group_size;
   if (partial) {
     for (int k = threadIdx.x; k < kTeams * group_size; k += kThreads) dweight[k] = 0;
@@ -96,50 +143,53 @@ __global__ void __launch_bounds__(kThreads)
        row0 += int64_t{gridDim.y} * kTeams) {
     const int64_t row = row0 + team, output = row * f.channels + first;
     const int size = row < f.rows ? group_size : 0;
-    const T* x = f.x + row * f.x_stride + first;
-    const T* z = f.z ? f.z + row * f.z_stride + first : nullptr;
+    const auto x = load_row<kCount, kHeld>(f.x + row * f.x_stride + first, begin, kStep, size);
+    const auto dy = load_row<kCount, kHeld>(p.dy + output, begin, kStep, size);
+    const auto z = load_row<kCount, kHeld>(gated ? f.z + row * f.z_stride + first : nullptr, begin,
+                                           kStep, size);
     const float r = size > 0 ? f.inverse_rms[row * gridDim.x + blockIdx.x] : 0;
+    using Vector = Elements<kCount>;
 
     float projection = 0;
-    for (int k = begin; k < size; k += kTeam * kCount) {
-      auto u = load_elements<kCount>(x + k);
-      const auto dy = load_elements<kCount>(p.dy + output + k);
-      const auto weight = load_elements<kCount>(f.weight + first + k);
-      if (z) {
-        const auto gate = load_elements<kCount>(z + k);
+    for_each_vector<T, kCount, kHeld>(
+        begin, kStep, size,
+        [&](int k, Vector u, const Vector& g, const Vector& gate) {
+          const auto weight = load_elements<kCount>(f.weight + first + k);
+          if (gated) {
 #pragma unroll
-        for (int i = 0; i < kCount; ++i) u[i] *= silu(gate[i]);
-      }
+            for (int i = 0; i < kCount; ++i) u[i] *= silu(gate[i]);
+          }
 #pragma unroll
-      for (int i = 0; i < kCount; ++i) projection += dy[i] * weight[i] * u[i];
-    }
+          for (int i = 0; i < kCount; ++i) projection += g[i] * weight[i] * u[i];
+        },
+        x, dy, z);
     const float pull = r * r * team_sum<kTeam>(projection, shared) / group_size;
-    for (int k = begin; k < size; k += kTeam * kCount) {
-      const auto input = load_elements<kCount>(x + k),
-                 dy = load_elements<kCount>(p.dy + output + k);
-      const auto weight = load_elements<kCount>(f.weight + first + k);
-      Elements<kCount> u = input, dx;
-      if (z) {
-        const auto gate = load_elements<kCount>(z + k);
-        Elements<kCount> dz;
+    for_each_vector<T, kCount, kHeld>(
+        begin, kStep, size,
+        [&](int k, const Vector& input, const Vector& g, const Vector& gate) {
+          const auto weight = load_elements<kCount>(f.weight + first + k);
+          Vector u = input, dx;
+          if (gated) {
+            Vector dz;
 #pragma unroll
-        for (int i = 0; i < kCount; ++i) {
-          const float s = sigmoid(gate[i]), activated = gate[i] * s;
-          u[i] *= activated;
-          const float du = r * (dy[i] * weight[i] - u[i] * pull);
-          dx[i] = du * activated;
-          dz[i] = du * input[i] * silu_gradient(gate[i], s);
-        }
-        store_elements(dz, p.dz + output + k);
-      } else {
+            for (int i = 0; i < kCount; ++i) {
+              const float s = sigmoid(gate[i]), activated = gate[i] * s;
+              u[i] *= activated;
+              const float du = r * (g[i] * weight[i] - u[i] * pull);
+              dx[i] = du * activated;
+              dz[i] = du * input[i] * silu_gradient(gate[i], s);
+            }
+            store_elements(dz, p.dz + output + k);
+          } else {
 #pragma unroll
-        for (int i = 0; i < kCount; ++i) dx[i] = r * (dy[i] * weight[i] - u[i] * pull);
-      }
-      store_elements(dx, p.dx + output + k);
-      if (!partial) continue;
+            for (int i = 0; i < kCount; ++i) dx[i] = r * (g[i] * weight[i] - u[i] * pull);
+          }
+          store_elements(dx, p.dx + output + k);
+          if (!partial) return;
 #pragma unroll
-      for (int i = 0; i < kCount; ++i) own[i * vectors + k / kCount] += dy[i] * u[i] * r;
-    }
+          for (int i = 0; i < kCount; ++i) own[i * vectors + k / kCount] += g[i] * u[i] * r;
+        },
+        x, dy, z);
   }
   if (!partial) return;
   __syncthreads();
