@@ -21,7 +21,8 @@ struct Phase {
   int64_t round = 0;
   int64_t steps = 0;   // limit in steps, or
   double seconds = 0;  // in wall clock
-  // Layers that keep attention from this phase on; without a value nothing is converted.
+  // Layers that have attention in this phase: others are converted now if they have not been yet.
+  // Without a value nothing is converted.
   std::optional<std::vector<int64_t>> keep_attention;
 };
 

@@ -13,4 +13,10 @@ namespace mambify {
 std::vector<Phase> stepwise_rounds(const Phase& whole,
                                    const std::vector<std::vector<int64_t>>& kept);
 
+// Gives layers `kept` of a student that are already Mamba layers, because `align` has fitted them
+// say, the teacher's attention for a round. Throws Error when the teacher has none there.
+void lend_attention(const Model& teacher, const std::vector<int64_t>& kept, Model& student);
+// Takes what was trained of a student, in part with lent attention, into the whole one.
+void take_trained(const Model& trained, Model& student);
+
 }  // namespace mambify

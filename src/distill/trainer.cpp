@@ -15,6 +15,7 @@
 #include "distill/report.h"
 #include "distill/schedule.h"
 #include "distill/stages.h"
+#include "distill/stepwise.h"
 #include "distill/summary.h"
 #include "model/load.h"
 
@@ -79,12 +80,13 @@ class Trainer {
   void run_phase() {
     const Phase& phase = phases_[state_.phase];
     const StageSection& stage = recipe_.stages[phase.stage];
-    if (phase.keep_attention && state_.phase_step == 0) {
-      convert_in_place(inputs_.student, conversion(recipe_, *phase.keep_attention));
-    }
-    Model compute = inputs_.student;  // handles: on the CPU in fp32 the same tensors
+    if (phase.keep_attention && state_.phase_step == 0) convert_others(*phase.keep_attention);
+    Model master = inputs_.student;  // handles
+    if (phase.keep_attention) lend_attention(inputs_.teacher, *phase.keep_attention, master);
+    Model compute = master;  // on the CPU in fp32 the same tensors
     to(compute, device_, scalar_type(recipe_.run.dtype));
-    AdamW optimizer(select_parameters(inputs_.student, compute, stage), stage);
+    AdamW optimizer(select_parameters(master, compute, stage), stage);
+    take_trained(master, inputs_.student);
     optimizer.set_skipped({state_.skipped, state_.skipped_in_row});
     if (resumed_ && state_.phase_step > 0) load_optimizer(*resumed_, optimizer);
     resumed_.reset();
@@ -140,6 +142,16 @@ class Trainer {
     state_.phase_seconds = 0;
     to(inputs_.student, at::kCPU, at::kFloat);
     checkpoint(/*optimizer=*/nullptr);
+  }
+
+  // Converts the layers that have attention and are not to keep it.
+  void convert_others(const std::vector<int64_t>& keep_attention) {
+    std::vector<int64_t> kept;
+    for (const int64_t layer : keep_attention) {
+      if (inputs_.student.config.layers[layer] == MixerKind::attention) kept.push_back(layer);
+    }
+    if (std::ssize(kept) == inputs_.student.config.count(MixerKind::attention)) return;
+    convert_in_place(inputs_.student, conversion(recipe_, std::move(kept)));
   }
 
   // What a step leaves on the device.

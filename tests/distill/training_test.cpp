@@ -84,6 +84,27 @@ TEST(Training, StepwiseReplacesAttentionInRounds) {
   EXPECT_EQ(rounds, (std::vector<int>{0, 0, 0, 0, 1, 1, 1}));
 }
 
+TEST(Training, StepwiseGoesOnFromWhatAlignHasFitted) {
+  const testing::ScratchFolder folder;
+  const std::string align = "[[stage]]\nkind = \"align\"\nsteps = 30\nbatch_tokens = 128\n";
+  const std::string stepwise =
+      "[[stage]]\nkind = \"stepwise\"\nsteps = 2\nbatch_tokens = 128\nlearning_rate = 1e-9\n"
+      "keep_attention = [\"0,1\", \"1\"]\n";
+  train_tiny(folder / "aligned", align + stepwise, tiny_inputs());
+  train_tiny(folder / "fresh", stepwise, tiny_inputs());
+  const Model student = load_model(folder / "aligned" / "final");
+  EXPECT_EQ(kind_of(student.blocks[0].mixer), MixerKind::mamba2);
+  EXPECT_EQ(kind_of(student.blocks[1].mixer), MixerKind::attention);
+  EXPECT_EQ(kind_of(student.blocks[2].mixer), MixerKind::mamba2);
+  // A round with the teacher's own attention in layer 0 is closer to the teacher than the next one
+  // without, and what align did is not lost.
+  const auto aligned = read_metrics(folder / "aligned" / "metrics.jsonl");
+  const auto fresh = read_metrics(folder / "fresh" / "metrics.jsonl");
+  const auto loss = [](const auto& line) { return line["loss"].template get<double>(); };
+  EXPECT_LT(loss(aligned[30]), loss(aligned[31]));
+  EXPECT_LT(loss(aligned[31]), loss(fresh[1]));
+}
+
 TEST(Training, AccumulationDoesNotChangeTheStep) {
   const testing::ScratchFolder folder;
   const std::string stages = "[[stage]]\nkind = \"distill\"\nsteps = 4\nbatch_tokens = 128\n";
