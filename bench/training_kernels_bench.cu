@@ -12,6 +12,7 @@
 #include "kernels/logit_loss/params.h"
 #include "kernels/rms_norm/params.h"
 #include "kernels/rotary/params.h"
+#include "kernels/selective_scan/params.h"
 #include "kernels/swiglu/params.h"
 
 namespace mambify::kernels {
@@ -92,6 +93,16 @@ double bytes_of(int64_t arrays, int64_t width) {
   return 2.0 * static_cast<double>(arrays * kTokens * width);
 }
 
+DeviceMemory document_starts() {
+  std::vector<int32_t> starts;
+  for (int64_t d = 0; d <= kDocuments; ++d) {
+    starts.push_back(static_cast<int32_t>(d * kTokens / kDocuments));
+  }
+  DeviceMemory memory(static_cast<int64_t>(starts.size() * sizeof(int32_t)));
+  memory.write(starts.data(), memory.bytes());
+  return memory;
+}
+
 void bench_rms_norm(Bench& bench, const char* name, int64_t channels, int64_t group, bool gated) {
   const int64_t count = kTokens * channels;
   const Array<Bf16> x(count), z(gated ? count : 1), weight(channels), dy(count), y(count),
@@ -148,15 +159,10 @@ void bench_causal_conv1d(Bench& bench, int64_t channels) {
   const int64_t count = kTokens * channels;
   const Array<Bf16> x(count), weight(channels * 4), bias(channels), dy(count), y(count), dx(count);
   const Array<float> dweight(channels * 4), dbias(channels);
-  std::vector<int32_t> starts;
-  for (int64_t d = 0; d <= kDocuments; ++d) {
-    starts.push_back(static_cast<int32_t>(d * kTokens / kDocuments));
-  }
-  DeviceMemory on_device(static_cast<int64_t>(starts.size() * sizeof(int32_t)));
-  on_device.write(starts.data(), on_device.bytes());
+  const DeviceMemory starts = document_starts();
   const DeviceMemory scratch(causal_conv1d_backward_scratch_bytes(kTokens, channels, 4));
   CausalConv1dCudaBackwardParams<Bf16> p;
-  p.forward = {.starts = on_device.as<int32_t>(),
+  p.forward = {.starts = starts.as<int32_t>(),
                .documents = kDocuments,
                .tokens = kTokens,
                .channels = channels,
@@ -177,6 +183,61 @@ void bench_causal_conv1d(Bench& bench, int64_t channels) {
                [&] { causal_conv1d_forward_cuda(p.forward, bench.stream()); });
   bench.report("  backward", bytes_of(3, channels),
                [&] { causal_conv1d_backward_cuda(p, scratch.as<void>(), bench.stream()); });
+}
+
+struct ScanShape {
+  int64_t channels, d_state, b_groups, c_groups;
+};
+
+// Bytes: x, dt, y and B, C forward; those but y, and dy, dx, ddt, dB, dC backward.
+void bench_selective_scan(Bench& bench, const ScanShape& s) {
+  const int64_t count = kTokens * s.channels, b_width = s.b_groups * s.d_state,
+                c_width = s.c_groups * s.d_state;
+  const Array<Bf16> x(count), dt(count, 1, -3), B(kTokens * b_width), C(kTokens * c_width),
+      dy(count), y(count), dx(count), ddt(count), dB(kTokens * b_width), dC(kTokens * c_width);
+  const Array<float> A(s.channels * s.d_state, 0.9f, -1), dt_bias(s.channels), D(s.channels);
+  const Array<float> dA(s.channels * s.d_state), ddt_bias(s.channels), dD(s.channels);
+  const DeviceMemory starts = document_starts();
+  SelectiveScanCudaBackwardParams<Bf16> p;
+  p.forward = {.documents = kDocuments,
+               .starts = starts.as<int32_t>(),
+               .tokens = kTokens,
+               .channels = s.channels,
+               .d_state = s.d_state,
+               .b_groups = s.b_groups,
+               .c_groups = s.c_groups,
+               .x = x.data(),
+               .x_stride = s.channels,
+               .dt = dt.data(),
+               .dt_stride = s.channels,
+               .dt_bias = dt_bias.data(),
+               .A = A.data(),
+               .B = B.data(),
+               .b_stride = b_width,
+               .C = C.data(),
+               .c_stride = c_width,
+               .D = D.data(),
+               .y = y.data()};
+  const DeviceMemory checkpoints(selective_scan_checkpoint_bytes(p.forward)),
+      scratch(selective_scan_backward_scratch_bytes(p.forward));
+  p.dy = dy.data();
+  p.dx = dx.data();
+  p.ddt = ddt.data();
+  p.ddt_bias = ddt_bias.data();
+  p.dA = dA.data();
+  p.dB = dB.data();
+  p.dC = dC.data();
+  p.dD = dD.data();
+  std::printf("selective_scan, %lld channels, %lld states\n", static_cast<long long>(s.channels),
+              static_cast<long long>(s.d_state));
+  const double states = bytes_of(1, b_width) + bytes_of(1, c_width);
+  bench.report("  forward", bytes_of(3, s.channels) + states,
+               [&] { selective_scan_forward_cuda(p.forward, bench.stream()); });
+  p.forward.checkpoints = checkpoints.as<float>();
+  bench.report("  forward, keeping states", bytes_of(3, s.channels) + states,
+               [&] { selective_scan_forward_cuda(p.forward, bench.stream()); });
+  bench.report("  backward", bytes_of(5, s.channels) + 2 * states,
+               [&] { selective_scan_backward_cuda(p, scratch.as<void>(), bench.stream()); });
 }
 
 // The gradient takes the student's place, so that every run but the first reads small numbers.
@@ -220,6 +281,9 @@ void bench_all() {
   bench_causal_conv1d(bench, 5120);
   bench_logit_loss(bench, 4096, 49152);
   bench_logit_loss(bench, 2048, 128256);
+  bench_selective_scan(bench, {5120, 16, 1, 1});
+  bench_selective_scan(bench, {576, 64, 3, 9});
+  bench_selective_scan(bench, {4096, 128, 8, 32});
 }
 
 }  // namespace

@@ -9,6 +9,7 @@
 #include "ops/linear_kl.h"
 #include "ops/rms_norm.h"
 #include "ops/rotary.h"
+#include "ops/selective_scan.h"
 #include "ops/swiglu.h"
 #include "ops/tensors.h"
 #include "tolerances.h"
@@ -107,6 +108,27 @@ TEST_P(CudaOps, CausalConv1dWithoutABias) {
         return causal_conv1d(in[0], in[1], /*bias=*/{}, segments, /*silu=*/true);
       },
       {leaf({kTokens, 30}, 1), leaf({30, 3}, 2, 0.5)});
+}
+
+// Leaves: x, B and C as slices of one projection, dt, and in fp32 dt_bias, A_log and D.
+TEST_P(CudaOps, SelectiveScan) {
+  for (const bool optional : {false, true}) {
+    expect_same_as_on_the_cpu(
+        [&](const auto& in, const Segments& segments) {
+          SelectiveScanInputs scan{.x = in[0].narrow(1, 0, 96),
+                                   .dt = in[1],
+                                   .dt_bias = {},
+                                   .A = -in[2].exp(),
+                                   .B = in[0].narrow(1, 96, 32).unflatten(1, {2, 16}),
+                                   .C = in[0].narrow(1, 128, 96).unflatten(1, {6, 16}),
+                                   .D = {}};
+          if (optional) scan.dt_bias = in[3], scan.D = in[4];
+          return selective_scan(scan, segments);
+        },
+        {leaf({kTokens, 224}, 1), leaf({kTokens, 96}, 2), random_leaf({96, 16}, 3),
+         random_leaf({96}, 4).set_requires_grad(optional),
+         random_leaf({96}, 5).set_requires_grad(optional)});
+  }
 }
 
 TEST_P(CudaOps, LinearKl) {

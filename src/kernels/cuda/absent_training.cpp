@@ -5,6 +5,7 @@
 #include "kernels/logit_loss/params.h"
 #include "kernels/rms_norm/params.h"
 #include "kernels/rotary/params.h"
+#include "kernels/selective_scan/params.h"
 #include "kernels/swiglu/params.h"
 
 namespace mambify::kernels {
@@ -45,6 +46,23 @@ void rotary_cuda(const RotaryParams<T>&, CudaStream) {
 }
 
 template <typename T>
+void selective_scan_forward_cuda(const SelectiveScanCudaParams<T>&, CudaStream) {
+  refuse();
+}
+template <typename T>
+void selective_scan_backward_cuda(const SelectiveScanCudaBackwardParams<T>&, void*, CudaStream) {
+  refuse();
+}
+template <typename T>
+int64_t selective_scan_checkpoint_bytes(const SelectiveScanCudaParams<T>&) {
+  refuse();
+}
+template <typename T>
+int64_t selective_scan_backward_scratch_bytes(const SelectiveScanCudaParams<T>&) {
+  refuse();
+}
+
+template <typename T>
 void swiglu_forward_cuda(const SwiGluRowsParams<T>&, CudaStream) {
   refuse();
 }
@@ -67,6 +85,16 @@ template void rms_norm_backward_cuda(const RmsNormBackwardParams<float>&, void*,
 template void rms_norm_backward_cuda(const RmsNormBackwardParams<Bf16>&, void*, CudaStream);
 template void rotary_cuda(const RotaryParams<float>&, CudaStream);
 template void rotary_cuda(const RotaryParams<Bf16>&, CudaStream);
+template void selective_scan_forward_cuda(const SelectiveScanCudaParams<float>&, CudaStream);
+template void selective_scan_forward_cuda(const SelectiveScanCudaParams<Bf16>&, CudaStream);
+template void selective_scan_backward_cuda(const SelectiveScanCudaBackwardParams<float>&, void*,
+                                           CudaStream);
+template void selective_scan_backward_cuda(const SelectiveScanCudaBackwardParams<Bf16>&, void*,
+                                           CudaStream);
+template int64_t selective_scan_checkpoint_bytes(const SelectiveScanCudaParams<float>&);
+template int64_t selective_scan_checkpoint_bytes(const SelectiveScanCudaParams<Bf16>&);
+template int64_t selective_scan_backward_scratch_bytes(const SelectiveScanCudaParams<float>&);
+template int64_t selective_scan_backward_scratch_bytes(const SelectiveScanCudaParams<Bf16>&);
 template void swiglu_forward_cuda(const SwiGluRowsParams<float>&, CudaStream);
 template void swiglu_forward_cuda(const SwiGluRowsParams<Bf16>&, CudaStream);
 template void swiglu_backward_cuda(const SwiGluRowsBackwardParams<float>&, CudaStream);

@@ -3,6 +3,9 @@
 
 #include <cstdint>
 
+#include "kernels/bf16.h"
+#include "kernels/cuda/runtime.h"
+
 namespace mambify::kernels {
 
 // With s = softplus(dt + dt_bias), for every channel d and T tokens of all documents:
@@ -70,5 +73,59 @@ void selective_scan_backward_reference(const SelectiveScanBackwardParams<T>& p);
 // gives the bits of the whole sequence at once.
 void selective_scan_forward_cpu(const SelectiveScanParams<float>& p);
 void selective_scan_backward_cpu(const SelectiveScanBackwardParams<float>& p);
+
+// The same on a CUDA device, from zero states that nobody asks for afterwards; all pointers are of
+// its memory. T = float and Bf16: activations and their gradients; all else is fp32.
+template <typename T>
+struct SelectiveScanCudaParams {
+  int64_t documents = 0;
+  const int32_t* starts = nullptr;  // [documents + 1]
+  int64_t tokens = 0;
+  int64_t channels = 0;
+  int64_t d_state = 0;  // at most kMostScanStates
+  int64_t b_groups = 1;
+  int64_t c_groups = 1;
+
+  const T* x = nullptr;  // [T, channels]
+  int64_t x_stride = 0;
+  const T* dt = nullptr;  // [T, channels]
+  int64_t dt_stride = 0;
+  const float* dt_bias = nullptr;  // [channels]; null: zero
+  const float* A = nullptr;        // [channels, d_state], negative
+  const T* B = nullptr;            // [T, b_groups, d_state]
+  int64_t b_stride = 0;
+  const T* C = nullptr;  // [T, c_groups, d_state]
+  int64_t c_stride = 0;
+  const float* D = nullptr;  // [channels]; null: zero
+
+  T* y = nullptr;  // [T, channels], contiguous
+  // selective_scan_checkpoint_bytes of memory, written forward, read backward; null: not kept.
+  float* checkpoints = nullptr;
+};
+template <typename T>
+struct SelectiveScanCudaBackwardParams {
+  SelectiveScanCudaParams<T> forward;  // its inputs and checkpoints; y unused
+  const T* dy = nullptr;               // [T, channels], contiguous, as is all below
+  T* dx = nullptr;                     // [T, channels]
+  T* ddt = nullptr;                    // [T, channels]
+  float* ddt_bias = nullptr;           // [channels]; null: not wanted
+  float* dA = nullptr;                 // [channels, d_state]
+  T* dB = nullptr;                     // [T, b_groups, d_state]
+  T* dC = nullptr;                     // [T, c_groups, d_state]
+  float* dD = nullptr;                 // [channels]; null: not wanted
+};
+
+inline constexpr int64_t kMostScanStates = 128;
+
+// On the device in use. The same bits in every run, those of a document whatever its neighbours.
+template <typename T>
+void selective_scan_forward_cuda(const SelectiveScanCudaParams<T>& p, CudaStream stream);
+template <typename T>
+void selective_scan_backward_cuda(const SelectiveScanCudaBackwardParams<T>& p, void* scratch,
+                                  CudaStream stream);
+template <typename T>
+int64_t selective_scan_checkpoint_bytes(const SelectiveScanCudaParams<T>& p);
+template <typename T>
+int64_t selective_scan_backward_scratch_bytes(const SelectiveScanCudaParams<T>& p);
 
 }  // namespace mambify::kernels
