@@ -20,11 +20,7 @@ struct Shape {
 // thread's and that do not.
 constexpr Shape kShapes[] = {{12, 5, 3, 6},   {64, 16, 2, 4}, {160, 16, 1, 10}, {128, 16, 1, 1},
                              {48, 9, 1, 3},   {70, 9, 1, 2},  {7, 13, 1, 1},    {64, 64, 1, 1},
-<<<<<<< Updated upstream
-                             {192, 64, 1, 3}, {12, 40, 1, 3}, {256, 128, 1, 2}, {10, 100, 1, 5},
-=======
                              {192, 64, 1, 3}, {12, 40, 1, 3}, {256, 128, 1, 2}, {10, 40, 1, 5},
->>>>>>> Stashed changes
                              {576, 64, 3, 9}};
 
 Input<float> negative_exponentials(int64_t count, uint64_t seed) {

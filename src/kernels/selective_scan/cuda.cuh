@@ -42,11 +42,7 @@ template <typename L, typename T>
 Division division_of(const SelectiveScanCudaParams<T>& p) {
   const auto groups = [&](int64_t count) {
     const auto width = static_cast<int>(p.channels / count);
-<<<<<<< Updated upstream
-    return Groups{width, width % L::kTile == 0 ? 1 : L::kWarps};
-=======
     return Groups{width, count == 1 || width % L::kTile == 0 ? 1 : L::kWarps};
->>>>>>> Stashed changes
   };
   const auto d_state = static_cast<int>(p.d_state);
   return {groups(p.b_groups), groups(p.c_groups), (d_state + kStates - 1) / kStates * kStates};
@@ -210,13 +206,10 @@ template <typename Kernel, typename... Arguments>
 void start(Kernel kernel, dim3 grid, int threads, int64_t floats, CudaStream stream,
            const Arguments&... arguments) {
   const auto shared = static_cast<int>(floats * sizeof(float));
-<<<<<<< Updated upstream
-=======
   int device = 0, most = 0;
   check_cuda(cudaGetDevice(&device));
   check_cuda(cudaDeviceGetAttribute(&most, cudaDevAttrMaxSharedMemoryPerBlockOptin, device));
   require(shared <= most, "selective_scan: so many states are too many in so narrow groups");
->>>>>>> Stashed changes
   check_cuda(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared));
   kernel<<<grid, threads, shared, static_cast<cudaStream_t>(stream)>>>(arguments...);
   check_cuda(cudaGetLastError());
