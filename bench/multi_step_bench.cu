@@ -18,7 +18,7 @@
 namespace mambify::kernels {
 namespace {
 
-constexpr int64_t kSlots = 32;
+constexpr int64_t kSlots = 1040;  // of a long piece
 constexpr int kLaunches = 50;
 constexpr int64_t kCachedBytes = 256 << 20;  // more than any L2 holds
 
@@ -206,6 +206,10 @@ void bench() {
   bench_mamba2(stream, narrow, 1, 2, 5, kNone);
   bench_mamba1(stream, small, 64, 2, kNone);
   bench_mamba1(stream, large, 64, 2, kNone);
+  // Pieces of prompts.
+  bench_mamba1(stream, small, 1, 1024, kNone);
+  bench_mamba1(stream, large, 1, 1024, kNone);
+  bench_mamba2(stream, mamba2, 1, 0, 1024, kNone);
   destroy_cuda_stream(stream);
 }
 

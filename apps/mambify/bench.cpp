@@ -6,9 +6,12 @@
 
 #include "bench_verbs.h"
 #include "checkpoint_options.h"
+#include "core/error.h"
+#include "kernels/cuda/product_rate.h"
 #include "kernels/cuda/read_rate.h"
 #include "kernels/cuda/runtime.h"
 #include "model/load.h"
+#include "ops/cuda.h"
 #include "shape.h"
 #include "verbs.h"
 
@@ -38,6 +41,17 @@ double measured_read_gigabytes_per_second(const CommonOptions& common) {
   return kernels::cuda_read_gigabytes_per_second();
 }
 
+double measured_gemm_gigaflops(const CommonOptions& common) {
+  const std::optional<int> device = cuda_device(common);
+  if (!device) return measured_gemm_gigaflops(compute_dtype(common), at::kCPU);
+  kernels::use_cuda_device(*device);
+  try {
+    return measured_gemm_gigaflops(compute_dtype(common), load_torch_cuda(*device));
+  } catch (const Error&) {
+    return kernels::cuda_product_gigaflops();
+  }
+}
+
 std::string bench_machine(const CommonOptions& common) {
   if (!cuda_device(common)) return fmt::format("{} threads", at::get_num_threads());
   return kernels::cuda_device_name();
@@ -53,6 +67,7 @@ void add_bench(CLI::App& app) {
   CLI::App* verb = app.add_subcommand("bench", "Speed, beside the machine's own limits");
   verb->require_subcommand(1);
   add_bench_decode(*verb);
+  add_bench_prefill(*verb);
   add_bench_speculate(*verb);
   add_bench_train(*verb);
 }

@@ -1,5 +1,7 @@
 #include "bench_load.h"
 
+#include <chrono>
+
 #include "core/random.h"
 
 namespace mambify {
@@ -27,6 +29,23 @@ std::vector<GenerationRequest> requests_of(const DecodeLoad& load, const ModelCo
     }
   }
   return requests;
+}
+
+LoadRates run_load(Engine& engine, const DecodeLoad& load,
+                   std::vector<GenerationRequest> requests) {
+  if (load.random_context) {
+    // All of a prompt but its last token, without which nothing would be left to read.
+    for (int64_t row = 0; row < load.batch; ++row) {
+      const std::vector<TokenId>& prompt = requests[row].prompt;
+      engine.pretend(row, {prompt.begin(), prompt.end() - 1});
+    }
+  }
+  const auto begin = std::chrono::steady_clock::now();
+  const GenerationResult result = generate(engine, std::move(requests)).front();
+  const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - begin;
+  const auto batch = static_cast<double>(load.batch);
+  return {batch * result.prefill_tokens_per_second(),
+          batch * static_cast<double>(load.tokens) / (seconds.count() - result.prefill_seconds)};
 }
 
 EngineOptions engine_options_of(const DecodeLoad& load, const PackedWeights& packed) {

@@ -10,6 +10,7 @@
 namespace mambify {
 
 void add_bench_decode(CLI::App& bench);
+void add_bench_prefill(CLI::App& bench);
 void add_bench_speculate(CLI::App& bench);
 void add_bench_train(CLI::App& bench);
 
@@ -29,6 +30,9 @@ double measured_read_gigabytes_per_second();  // a sum over 512 MB, the best of 
 double measured_read_gigabytes_per_second(const CommonOptions& common);  // of its --device
 // Square products, the best of several.
 double measured_gemm_gigaflops(at::ScalarType dtype, at::Device device);
+// The same of --device in --dtype; on a CUDA device where LibTorch's library for it is not
+// installed, of the kernel that reads prompts.
+double measured_gemm_gigaflops(const CommonOptions& common);
 
 // What computes, as a report names it.
 std::string bench_machine(const CommonOptions& common);

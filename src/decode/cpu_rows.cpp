@@ -17,6 +17,7 @@ class CpuRows : public ModelRows {
         packed_(packed == nullptr ? &*own_packed_ : packed),
         state_(model.config, rows, context, model.embedding.options(), max_drafts) {}
 
+  int64_t prefill_chunk() const override { return 256; }
   int64_t length(int64_t row) const override { return state_.lengths[row]; }
 
   NextTokenScores read(std::span<const RowInput> inputs) override {
@@ -42,6 +43,7 @@ class CpuRows : public ModelRows {
   }
 
   void reset(int64_t row) override { state_.reset(row); }
+  int64_t bytes() const override { return state_.bytes(); }
 
   const ModelState& materialise() override {
     std::vector<RowInput> inputs;

@@ -2,6 +2,11 @@
 
 #include <ATen/ops/arange.h>
 
+#include <utility>
+
+#include "core/error.h"
+#include "kernels/cuda/random_fill.h"
+
 namespace mambify {
 
 using kernels::DeviceMemory;
@@ -33,14 +38,27 @@ CudaPass<T>::CudaPass(const CudaWeights& weights, const CudaPassSizes& sizes, co
       plan_(plan),
       ids_(ids),
       stream_(stream) {
-  allocate();
+  allocate(/*counts_only=*/true);
+  const int64_t needed = std::exchange(bytes_, 0), free = kernels::cuda_free_bytes();
+  if (needed > free) {
+    throw Error(
+        "{} sequences of {} tokens need {:.1f} GB beside the weights, the device has {:.1f} GB "
+        "left",
+        sizes.rows, sizes.capacity, static_cast<double>(needed) / 1e9,
+        static_cast<double>(free) / 1e9);
+  }
+  allocate(/*counts_only=*/false);
 }
 
 template <typename T>
-void CudaPass<T>::allocate() {
+void CudaPass<T>::allocate(bool counts_only) {
   const int64_t rows = sizes_.rows;
-  const auto elements = [](int64_t count) {
-    return DeviceMemory(count * static_cast<int64_t>(sizeof(T)));
+  const auto memory = [&](int64_t bytes) {
+    bytes_ += bytes;
+    return counts_only ? DeviceMemory() : DeviceMemory(bytes);
+  };
+  const auto elements = [&](int64_t count) {
+    return memory(count * static_cast<int64_t>(sizeof(T)));
   };
   // One place more, for tokens that fill a bucket.
   const auto ring = [&](int64_t width) {
@@ -49,7 +67,7 @@ void CudaPass<T>::allocate() {
   int64_t widest = 0;  // of what is between two kernels
   const bool has_attention = config_.count(MixerKind::attention) > 0;
   for (const CudaBlock& block : weights_.blocks()) {
-    LayerMemory& layer = layers_.emplace_back();
+    LayerMemory layer;
     const int64_t in_width = kernels::padded(block.mixer.in.outputs);
     switch (block.kind) {
       case MixerKind::attention: {
@@ -64,43 +82,61 @@ void CudaPass<T>::allocate() {
         layer.in = ring(in_width);
         if (sizes.selects_from_x) layer.selection = ring(block.mixer.selection.outputs);
         layer.dt = ring(sizes.d_inner);
-        layer.state = DeviceMemory(rows * sizes.d_inner * sizes.d_state * 4);
+        layer.state = memory(rows * sizes.d_inner * sizes.d_state * 4);
         widest = std::max(widest, sizes.d_inner);
         break;
       }
       case MixerKind::mamba2: {
         const Mamba2Config& sizes = config_.mamba2;
         layer.in = ring(in_width);
-        layer.state = DeviceMemory(rows * sizes.d_inner() * sizes.d_state * 4);
+        layer.state = memory(rows * sizes.d_inner() * sizes.d_state * 4);
         widest = std::max(widest, sizes.d_inner());
         break;
       }
     }
     if (block.post_norm.bytes() > 0) widest = std::max(widest, block.gate_up.begins[1]);
+    if (!counts_only) layers_.push_back(std::move(layer));
   }
   residual_ = elements(sizes_.tokens * config_.d_model);
   normed_ = elements(sizes_.tokens * config_.d_model);
-  scales_ = DeviceMemory(sizes_.tokens * 4);
+  scales_ = memory(sizes_.tokens * 4);
   wide_ = elements(sizes_.tokens * kernels::padded(widest));
   mixed_ = elements(sizes_.tokens * kernels::padded(widest));
   score_stride_ = kernels::padded(config_.vocab_size);
-  scores_ = elements(sizes_.tokens * score_stride_);
-  draw_scratch_ = DeviceMemory(kernels::pass_draw_scratch_bytes(sizes_.tokens));
+  scores_ = elements(sizes_.scored * score_stride_);
+  draw_scratch_ = memory(kernels::pass_draw_scratch_bytes(sizes_.scored));
   if (has_attention) {
     const AttentionConfig& sizes = config_.attention;
-    parts_ = DeviceMemory(kernels::pass_attention_scratch_bytes(
-        sizes_.tokens, sizes.n_heads, sizes.head_dim, cache_splits_of(sizes_.capacity)));
-    counters_ =
-        DeviceMemory(4 * kernels::pass_attention_counters(sizes_.sequences, sizes.n_kv_heads,
-                                                          cache_splits_of(sizes_.capacity)));
+    parts_ = memory(std::max(
+        kernels::pass_attention_scratch_bytes(sizes_.scored, sizes.n_heads, sizes.head_dim,
+                                              cache_splits_of(sizes_.capacity)),
+        kernels::pass_attention_stream_bytes(sizes_.tokens, sizes.n_heads, sizes.head_dim)));
+    counters_ = memory(4 * kernels::pass_attention_counters(sizes_.sequences, sizes.n_kv_heads,
+                                                            cache_splits_of(sizes_.capacity)));
   }
   if (has_attention || (config_.count(MixerKind::mamba2) > 0 && config_.mamba2.rotary)) {
+    const int64_t angles = sizes_.capacity * (config_.attention.head_dim / 2) * 4;
+    cos_ = memory(angles);
+    sin_ = memory(angles);
+    if (counts_only) return;
     const RotaryTable table = rotary_table(config_.attention.rope, config_.attention.head_dim,
                                            at::arange(sizes_.capacity, at::kLong));
-    cos_ = DeviceMemory(static_cast<int64_t>(table.cos.nbytes()));
-    sin_ = DeviceMemory(static_cast<int64_t>(table.sin.nbytes()));
     cos_.write(table.cos.const_data_ptr(), cos_.bytes());
     sin_.write(table.sin.const_data_ptr(), sin_.bytes());
+  }
+}
+
+template <typename T>
+void CudaPass<T>::fill_randomly() {
+  const auto fill = [](const DeviceMemory& memory) {
+    kernels::fill_random(memory.as<T>(), memory.bytes() / static_cast<int64_t>(sizeof(T)), 1);
+  };
+  for (const LayerMemory& layer : layers_) {
+    for (const DeviceMemory* memory :
+         {&layer.keys, &layer.values, &layer.in, &layer.selection, &layer.dt}) {
+      fill(*memory);
+    }
+    kernels::fill_random(layer.state.as<float>(), layer.state.bytes() / 4, 0.1f);
   }
 }
 
@@ -212,6 +248,12 @@ void CudaPass<T>::record_block(const Bucket& bucket, int64_t i) {
 }
 
 template <typename T>
+bool CudaPass<T>::streams(const Bucket& bucket) const {
+  constexpr int64_t kMostAtOnce = 64;
+  return bucket.tokens > sizes_.scored || bucket.longest > kMostAtOnce;
+}
+
+template <typename T>
 void CudaPass<T>::record_attention(const Bucket& bucket, const CudaBlock& block,
                                    const LayerMemory& layer) {
   const AttentionConfig& sizes = config_.attention;
@@ -234,6 +276,7 @@ void CudaPass<T>::record_attention(const Bucket& bucket, const CudaBlock& block,
        .keys = layer.keys.as<T>(),
        .values = layer.values.as<T>(),
        .capacity = sizes_.capacity,
+       .streams = streams(bucket),
        .parts = parts_.as<float>(),
        .counters = counters_.as<int32_t>(),
        .y = mixed_.as<T>()},
@@ -304,6 +347,7 @@ void CudaPass<T>::record_selection(const Bucket& bucket, const CudaMixer& mixer,
                                 .ring_slots = sizes_.ring_slots,
                                 .channels = channels,
                                 .d_conv = taps,
+                                .max_tokens = bucket.longest,
                                 .x = layer.in.as<T>(),
                                 .x_stride = in_stride,
                                 .weight = elements_of<T>(mixer.conv_weight),

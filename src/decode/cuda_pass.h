@@ -21,6 +21,7 @@ struct CudaPassSizes {
   int64_t ring_slots = 0;  // places of a row in the rings
   int64_t tokens = 0;      // most of a pass
   int64_t sequences = 0;   // most of a pass
+  int64_t scored = 0;      // most tokens of a pass that are scored
 };
 
 // One layer's memory. The rings hold what projections computed of each row's last tokens
@@ -39,6 +40,11 @@ class CudaPass {
   CudaPass(const CudaWeights& weights, const CudaPassSizes& sizes, const CudaPlan& plan,
            const kernels::PinnedMemory& ids, kernels::CudaStream stream);
 
+  // Of all that it allocated.
+  int64_t bytes() const { return bytes_; }
+  // Random numbers for every state and cache: for measurements.
+  void fill_randomly();
+
   // Launches the kernels of a pass.
   void record(const Bucket& bucket);
   // Launches those that replay what is planned of so many sequences.
@@ -52,7 +58,8 @@ class CudaPass {
  private:
   using Linear = kernels::PassLinearParams<T>;
 
-  void allocate();
+  // Allocates, or counts what it would and throws Error when that is more than the device has.
+  void allocate(bool counts_only);
   // A product with a matrix; p: all but the weight and its sizes, `outputs` where it is not all.
   void linear(const CudaMatrix& matrix, Linear p);
   // The same of the norm of the residual stream.
@@ -62,6 +69,9 @@ class CudaPass {
   void add_to_residual(const Bucket& bucket, const CudaMatrix& matrix,
                        const kernels::DeviceMemory& x, int64_t x_stride, const T* bias = nullptr);
   void record_block(const Bucket& bucket, int64_t i);
+  // Whether attention streams, for which there is memory for every token; for its other way there
+  // is for as many as are scored.
+  bool streams(const Bucket& bucket) const;
   void record_attention(const Bucket& bucket, const CudaBlock& block, const LayerMemory& layer);
   // What a layer that selects from its convolved x projects from it.
   void record_selection(const Bucket& bucket, const CudaMixer& mixer, const LayerMemory& layer);
@@ -84,10 +94,11 @@ class CudaPass {
   const kernels::PinnedMemory& ids_;
   const kernels::CudaStream stream_;
   std::vector<LayerMemory> layers_;
+  int64_t bytes_ = 0;
   kernels::DeviceMemory residual_, normed_;  // [tokens, d_model]
   kernels::DeviceMemory scales_;             // [tokens], of normed_
   kernels::DeviceMemory wide_, mixed_;       // between kernels of a block
-  kernels::DeviceMemory scores_;             // [tokens, score_stride_]
+  kernels::DeviceMemory scores_;             // [scored, score_stride_]
   int64_t score_stride_ = 0;
   kernels::DeviceMemory draw_scratch_, parts_, counters_, cos_, sin_;
 };

@@ -34,7 +34,10 @@ PassSequence sequence_of(const RowCounts& counts, int64_t row, int64_t first, in
 
 }  // namespace
 
-int64_t bucket_of(int64_t count) { return count <= 8 ? count : (count + 7) / 8 * 8; }
+int64_t bucket_of(int64_t count) {
+  const int64_t step = count <= 8 ? 1 : count <= 64 ? 8 : 64;
+  return (count + step - 1) / step * step;
+}
 
 int64_t cache_splits_of(int64_t positions) {
   return power_of_two((positions + kernels::kAttentionSplit - 1) / kernels::kAttentionSplit);

@@ -32,8 +32,8 @@ struct Bucket {
   }
 };
 
-// The graphs that are recorded: of every number of tokens up to 8, then of multiples of 8; splits
-// of the cache by powers of two.
+// The graphs that are recorded: of every number of tokens up to 8, then of multiples of 8 and, from
+// 64 on, of 64; splits of the cache by powers of two.
 int64_t bucket_of(int64_t count);
 int64_t cache_splits_of(int64_t positions);
 

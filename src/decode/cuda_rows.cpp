@@ -39,9 +39,10 @@ class CudaRows : public ModelRows {
         config_(weights.config()),
         counts_(rows, max_drafts),
         capacity_(context),
-        piece_(rows <= 4 ? 64 : 16),
+        most_scored_(bucket_of(std::max<int64_t>(64, rows * (max_drafts + 1)))),
+        most_tokens_(std::max(most_scored_, kIsBf16 ? kMostTokens : 64)),
+        piece_(piece_of(weights.config(), rows)),
         ring_slots_(kWindow + max_drafts + piece_),
-        most_tokens_(bucket_of(std::max<int64_t>(64, rows * (max_drafts + 1)))),
         most_sequences_(bucket_of(rows)),
         stream_(weights.device()),
         plan_(most_tokens_, most_sequences_, ring_slots_),
@@ -51,11 +52,13 @@ class CudaRows : public ModelRows {
                .capacity = context,
                .ring_slots = ring_slots_,
                .tokens = most_tokens_,
-               .sequences = most_sequences_},
+               .sequences = most_sequences_,
+               .scored = most_scored_},
               plan_, ids_, stream_.get()) {}
   CudaRows(const CudaRows&) = delete;
   CudaRows& operator=(const CudaRows&) = delete;
 
+  int64_t prefill_chunk() const override { return kMostTokens; }
   int64_t length(int64_t row) const override { return counts_.lengths[row]; }
 
   NextTokenScores read(std::span<const RowInput> inputs) override {
@@ -104,6 +107,14 @@ class CudaRows : public ModelRows {
     counts_.clear(row);
     return false;
   }
+  int64_t bytes() const override { return pass_.bytes(); }
+  void pretend(int64_t row, int64_t tokens) override {
+    TORCH_CHECK(tokens <= capacity_, "row ", row, " would hold ", tokens, " tokens of ", capacity_);
+    if (!is_random_) pass_.fill_randomly();
+    is_random_ = true;
+    counts_.clear(row);
+    counts_.advance(row, tokens, tokens);
+  }
   // A row without tokens starts from zeros, whatever its memory holds.
   void reset(int64_t row) override { counts_.clear(row); }
 
@@ -119,6 +130,17 @@ class CudaRows : public ModelRows {
 
  private:
   static constexpr int64_t kWindow = 3;  // inputs before a token that its convolution sees
+  static constexpr bool kIsBf16 = sizeof(T) == 2;
+  // Of a pass that reads prompts: the products' time is that of their arithmetic.
+  static constexpr int64_t kMostTokens = 1024;
+
+  // Most tokens of one sequence in a pass. Recurrent layers keep the inputs of so many for every
+  // row, which are no more together with many rows than with one.
+  static int64_t piece_of(const ModelConfig& config, int64_t rows) {
+    if (!kIsBf16) return rows <= 4 ? 64 : 16;
+    if (config.count(MixerKind::attention) == config.n_layer()) return kMostTokens;
+    return std::max<int64_t>(kMostTokens / rows, 16);
+  }
 
   static int64_t results_of(std::span<const RowInput> inputs) {
     int64_t results = 0;
@@ -140,22 +162,24 @@ class CudaRows : public ModelRows {
     }
     while (true) {
       std::vector<Piece> pieces;
-      int64_t tokens = 0;
+      int64_t tokens = 0, scored = 0;
       for (size_t i = 0; i < inputs.size(); ++i) {
         const RowInput& input = inputs[i];
         const auto left = static_cast<int64_t>(input.tokens.size() - read[i]);
         if (left == 0) continue;
         // The last piece is the whole one, so that it holds what is a draft or scored.
         const int64_t count = (left - 1) % piece_ + 1;
-        if (tokens + count > most_tokens_) break;
         const bool is_last = count == left;
+        const int64_t count_scored = is_last ? input.scored : 0;
+        if (tokens + count > most_tokens_ || scored + count_scored > most_scored_) break;
         pieces.push_back({.row = input.row,
                           .tokens = std::span(input.tokens).subspan(read[i], count),
                           .drafts = is_last ? input.drafts : 0,
-                          .scored = is_last ? input.scored : 0,
+                          .scored = count_scored,
                           .first_result = first_results[i]});
         read[i] += count;
         tokens += count;
+        scored += count_scored;
       }
       if (pieces.empty()) return;
       run_pass(pieces, draws);
@@ -165,7 +189,7 @@ class CudaRows : public ModelRows {
 
   void check(const RowInput& input) const {
     const auto tokens = static_cast<int64_t>(input.tokens.size());
-    const int64_t last = std::min(tokens, piece_);
+    const int64_t last = std::min({tokens, piece_, most_scored_});
     TORCH_CHECK(input.drafts <= last && input.scored <= last, "a row reads ", tokens, " tokens, ",
                 input.drafts, " of them drafts and ", input.scored, " scored");
     TORCH_CHECK(counts_.lengths[input.row] + tokens <= capacity_, "row ", input.row, " holds ",
@@ -217,15 +241,17 @@ class CudaRows : public ModelRows {
   const ModelConfig& config_;
   RowCounts counts_;
   const int64_t capacity_;
-  const int64_t piece_;  // most tokens of one sequence in a pass
+  const int64_t most_scored_, most_tokens_;  // of a pass
+  const int64_t piece_;                      // most tokens of one sequence in a pass
   const int64_t ring_slots_;
-  const int64_t most_tokens_, most_sequences_;  // of a pass
+  const int64_t most_sequences_;  // of a pass
   const Stream stream_;
   CudaPlan plan_;
   PinnedMemory ids_;
   CudaPass<T> pass_;
   std::map<Bucket, kernels::CudaGraph> graphs_;
   std::optional<ModelState> host_state_;
+  bool is_random_ = false;  // what pretend() fills
 };
 
 }  // namespace

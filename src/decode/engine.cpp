@@ -80,6 +80,7 @@ Engine::Engine(const Model& model, const Tokenizer* tokenizer, const EngineOptio
       rows_(options.rows) {
   TORCH_CHECK(options.draft_length >= 0 && options.draft_length <= kMaxDraftLength,
               "a draft length of ", options.draft_length, ", expected 0 to ", kMaxDraftLength);
+  if (options_.prefill_chunk == 0) options_.prefill_chunk = model_rows_->prefill_chunk();
 }
 
 Engine::~Engine() = default;
@@ -108,6 +109,12 @@ void Engine::submit(GenerationRequest request) {
 void Engine::submit_first(GenerationRequest request) {
   check(request);
   waiting_.push_front(std::move(request));
+}
+
+void Engine::pretend(int64_t row, std::vector<TokenId> tokens) {
+  TORCH_CHECK(rows_[row].sequence == nullptr, "row ", row, " decodes a sequence");
+  model_rows_->pretend(row, static_cast<int64_t>(tokens.size()));
+  rows_[row].tokens = std::move(tokens);
 }
 
 int64_t Engine::unfinished() const {

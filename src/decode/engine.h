@@ -73,8 +73,8 @@ struct EngineOptions {
   int64_t context = 0;      // most tokens of a sequence, prompt included; 0: context_limit()
   int64_t min_prefill = 1;  // while others decode, prompts wait until so many can be read together
   // Prompts are read in chunks that end at multiples of this, whatever was in the state before, so
-  // that a position is always computed in the same chunk.
-  int64_t prefill_chunk = 256;
+  // that a position is always computed in the same chunk. 0: as is best on the device.
+  int64_t prefill_chunk = 0;
   Drafter* drafter = nullptr;  // must outlive the engine; null: plain decoding
   int64_t draft_length = 0;    // most tokens that it guesses in a pass
   // Guess fewer where that is faster, going by the time that passes take: with
@@ -115,6 +115,11 @@ class Engine {
   int64_t context() const { return options_.context; }
   // Requests that are being decoded or wait.
   int64_t unfinished() const;
+  // For measurements: a free row is as if it had read these tokens. A prompt that continues them
+  // is read from there on.
+  void pretend(int64_t row, std::vector<TokenId> tokens);
+  // Of the rows' states and caches, and what passes work in.
+  int64_t bytes() const { return model_rows_->bytes(); }
   // The rows' states, brought up to what the sequences have read; for comparing them.
   const ModelState& materialise() { return model_rows_->materialise(); }
 

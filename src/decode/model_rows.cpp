@@ -2,6 +2,7 @@
 
 #include <ATen/Parallel.h>
 
+#include "core/error.h"
 #include "decode/cpu_rows.h"
 #include "decode/cuda_rows.h"
 
@@ -17,6 +18,10 @@ std::vector<TokenId> ModelRows::read_and_draw(std::span<const RowInput> inputs,
     }
   });
   return drawn;
+}
+
+void ModelRows::pretend(int64_t, int64_t) {
+  throw Error("a context of random numbers: on a CUDA device only");
 }
 
 std::unique_ptr<ModelRows> make_model_rows(const Model& model, int64_t rows, int64_t context,

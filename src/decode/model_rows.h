@@ -53,6 +53,9 @@ class ModelRows {
  public:
   virtual ~ModelRows() = default;
 
+  // Prompts are best read in chunks that end at multiples of so many tokens.
+  virtual int64_t prefill_chunk() const = 0;
+
   // Tokens that a row has read, drafts included.
   virtual int64_t length(int64_t row) const = 0;
 
@@ -73,6 +76,12 @@ class ModelRows {
   // The state on the CPU, with recurrent states brought up to what is committed; for saving and
   // comparing. No row may have drafts.
   virtual const ModelState& materialise() = 0;
+
+  // Of the rows' states and caches, and what passes work in.
+  virtual int64_t bytes() const = 0;
+  // For measurements: the row is as if it had read so many tokens, whose states and caches are
+  // random numbers. Throws Error where that cannot be done.
+  virtual void pretend(int64_t row, int64_t tokens);
 };
 
 // context: most tokens of a row; max_drafts: most drafts of a row at any time. The model must

@@ -81,6 +81,11 @@ class EngineOfEveryMixer : public ::testing::TestWithParam<const char*> {
   }
 };
 
+TEST_P(EngineOfEveryMixer, RefusesAContextOfRandomNumbersOnTheCpu) {
+  Engine engine(model_, nullptr, {.context = 64});
+  EXPECT_THROW(engine.pretend(0, {1, 2}), Error);
+}
+
 TEST_P(EngineOfEveryMixer, DecodesWhatTheModelSaysWithoutAState) {
   for (const GenerationRequest& request : mixed_requests(4)) {
     const GenerationResult result = generate_alone(model_, nullptr, request);

@@ -358,6 +358,41 @@ TEST_P(Speculation, ARowGoesOnBehindItsDrafts) {
   EXPECT_EQ(continue_with(&drafter), continue_with(nullptr));
 }
 
+// However long the pieces that a prompt is cut into are, and whichever other prompts are read.
+TEST_P(Speculation, ALongPromptHasTheBitsOfSingleTokens) {
+  if (!GetParam().cuda) GTEST_SKIP() << "on the CPU prompts are cut at fixed positions";
+  const auto read = [&](int64_t rows, int64_t chunk) {
+    EngineOptions chosen = options(rows);
+    chosen.context = 800;
+    chosen.prefill_chunk = chunk;
+    Engine engine(model_, nullptr, chosen);
+    std::vector<GenerationRequest> requests;
+    for (uint32_t s = 0; s < rows; ++s) {
+      requests.push_back(request(s));
+      const CounterRandom random(s, RandomPurpose::init);
+      for (uint32_t i = 0; i < 700 - 150 * s; ++i) {
+        requests.back().prompt.push_back(static_cast<TokenId>(random.bits(1, i) % vocabulary_));
+      }
+    }
+    const std::vector<TokenId> ids = generate(engine, std::move(requests)).front().ids;
+    return std::pair(ids, bytes_of(engine.materialise(), 0));
+  };
+  const auto expected = read(1, 1);
+  EXPECT_EQ(read(1, 1024), expected);
+  EXPECT_EQ(read(1, 100), expected);
+  EXPECT_EQ(read(3, 1024), expected);
+}
+
+TEST_P(Speculation, AContextOfRandomNumbersIsContinued) {
+  if (!GetParam().cuda) GTEST_SKIP() << "on a CUDA device only";
+  const GenerationRequest continued = request(3);
+  Engine engine(model_, nullptr, options(2));
+  engine.pretend(1, {continued.prompt.begin(), continued.prompt.end() - 1});
+  const GenerationResult result = generate(engine, {continued}).front();
+  EXPECT_EQ(result.reused_tokens, static_cast<int64_t>(continued.prompt.size()) - 1);
+  EXPECT_EQ(static_cast<int64_t>(result.ids.size()), continued.max_tokens);
+}
+
 std::vector<Case> all_cases() {
   std::vector<Case> cases;
   for (const auto& [name, make] : kModels) {

@@ -1,5 +1,6 @@
 // Stands in for the CUDA runtime in a build without it: there is no device.
 #include "core/error.h"
+#include "kernels/cuda/product_rate.h"
 #include "kernels/cuda/read_rate.h"
 #include "kernels/cuda/runtime.h"
 
@@ -18,5 +19,6 @@ int cuda_device_count() { return 0; }
 void use_cuda_device(int) { refuse(); }
 std::string cuda_device_name() { refuse(); }
 double cuda_read_gigabytes_per_second() { refuse(); }
+double cuda_product_gigaflops() { refuse(); }
 
 }  // namespace mambify::kernels

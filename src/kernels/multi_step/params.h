@@ -94,7 +94,8 @@ struct ConvStepParams {
   int64_t ring_slots = 0;
   int64_t channels = 0;
   int64_t d_conv = 4;
-  const T* x = nullptr;  // ring, channels wide
+  int64_t max_tokens = 64;  // most new tokens of one sequence
+  const T* x = nullptr;     // ring, channels wide
   int64_t x_stride = 0;
   const T* weight = nullptr;  // [channels, d_conv]
   const T* bias = nullptr;    // [channels]

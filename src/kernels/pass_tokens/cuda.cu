@@ -5,7 +5,9 @@
 namespace mambify::kernels {
 namespace {
 
-constexpr int kThreads = 256, kDrawBlocks = 32;
+constexpr int kThreads = 256;
+// Blocks that share a row's draw: many where rows are few.
+constexpr int kMostDrawBlocks = 32, kFewDrawBlocks = 2, kManyRows = 64;
 
 template <typename T>
 __global__ void embed(PassEmbedParams<T> p) {
@@ -44,13 +46,20 @@ __device__ Candidate best_of_block(Candidate best) {
 }
 
 struct DrawScratch {
-  Candidate candidates[kDrawBlocks];
+  Candidate candidates[kMostDrawBlocks];
   int32_t arrived;
   int32_t unused[3];
 };
 
 __device__ double gumbel(uint32_t bits) {
   return -log(-log((bits + 0.5) * 0x1p-32));  // CounterRandom::gumbel
+}
+
+// No less than the noisy score, whose logarithms in double take long: -log(-log u) <= -log(1 - u).
+__device__ float noisy_bound(float score, float inverse_temperature, uint32_t bits) {
+  const float complement = (static_cast<float>(~bits) + 0.5f) * 0x1p-32f;
+  const float scaled = score * inverse_temperature;
+  return scaled - __logf(complement) + (1e-3f + 1e-5f * fabsf(scaled));
 }
 
 // Blocks of a row take parts of the vocabulary; the last one to be done puts them together.
@@ -64,7 +73,9 @@ __global__ void __launch_bounds__(kThreads) draw(PassDrawParams<T> p) {
   DrawScratch& scratch = static_cast<DrawScratch*>(p.scratch)[row];
   Candidate best{0, -1, 0};
   const auto quads = static_cast<int>((p.vocabulary + 3) / 4);
-  for (int q = blockIdx.x * kThreads + threadIdx.x; q < quads; q += kDrawBlocks * kThreads) {
+  const int blocks = static_cast<int>(gridDim.x);
+  const auto inverse_temperature = static_cast<float>(1 / wanted.temperature);
+  for (int q = blockIdx.x * kThreads + threadIdx.x; q < quads; q += blocks * kThreads) {
     std::array<uint32_t, 4> bits{};
     if (wanted.temperature > 0) {
       bits = philox4x32(
@@ -78,6 +89,10 @@ __global__ void __launch_bounds__(kThreads) draw(PassDrawParams<T> p) {
       if (id >= p.vocabulary) break;
       const float score = as_float(scores[id]);
       if (!(score > -INFINITY)) continue;
+      if (wanted.temperature > 0 && best.id >= 0 &&
+          noisy_bound(score, inverse_temperature, bits[i]) < best.score) {
+        continue;
+      }
       const double noisy = wanted.temperature > 0
                                ? static_cast<double>(score) / wanted.temperature + gumbel(bits[i])
                                : static_cast<double>(score);
@@ -89,12 +104,12 @@ __global__ void __launch_bounds__(kThreads) draw(PassDrawParams<T> p) {
   if (threadIdx.x == 0) {
     scratch.candidates[blockIdx.x] = best;
     __threadfence();
-    is_last = atomicAdd(&scratch.arrived, 1) == kDrawBlocks - 1;
+    is_last = atomicAdd(&scratch.arrived, 1) == blocks - 1;
   }
   __syncthreads();
   if (!is_last || threadIdx.x != 0) return;
   __threadfence();
-  for (int i = 0; i < kDrawBlocks; ++i) {
+  for (int i = 0; i < blocks; ++i) {
     const volatile Candidate& other = scratch.candidates[i];
     best = better_of(best, {other.score, other.id, 0});
   }
@@ -115,7 +130,8 @@ void pass_embed_cuda(const PassEmbedParams<T>& p, CudaStream stream) {
 
 template <typename T>
 void pass_draw_cuda(const PassDrawParams<T>& p, CudaStream stream) {
-  launch(draw<T>, dim3(kDrawBlocks, static_cast<unsigned>(p.rows)), dim3(kThreads), 0, stream, p);
+  const unsigned blocks = p.rows >= kManyRows ? kFewDrawBlocks : kMostDrawBlocks;
+  launch(draw<T>, dim3(blocks, static_cast<unsigned>(p.rows)), dim3(kThreads), 0, stream, p);
 }
 
 template void pass_embed_cuda(const PassEmbedParams<float>&, CudaStream);
