@@ -9,14 +9,15 @@
 namespace mambify::kernels {
 namespace {
 
-// Inputs of which a panel's weights stay in the second-level cache while all rows pass; those of
-// grids, which become floats for it, are few enough that the next ones do while these are
-// multiplied.
+// Inputs of which a panel's weights stay in a cache while all rows pass: the second-level one, the
+// first-level one where they are made floats for it.
 template <typename Weight>
-constexpr int64_t kInputBlock = kIsGrid<Weight>
-                                    ? kGroup
-                                    : (int64_t{256} << 10) /
-                                          (kPanel * static_cast<int64_t>(sizeof(Weight)));
+constexpr int64_t kInputBlock = (int64_t{256} << 10) /
+                                (kPanel * static_cast<int64_t>(sizeof(Weight)));
+template <>
+constexpr int64_t kInputBlock<Grid4Group> = 2 * kGroup;
+template <>
+constexpr int64_t kInputBlock<Grid8Group> = 2 * kGroup;
 
 // Asks for the memory that is multiplied soon, and the outer cache for what is a while later: with
 // the first alone several rows, which take longer over each weight, fall behind the memory.
@@ -24,6 +25,12 @@ MAMBIFY_INLINE void prefetch_behind(const void* weights) {
   constexpr int64_t kNear = 4096, kFar = 12288;
   __builtin_prefetch(static_cast<const char*>(weights) + kNear);
   __builtin_prefetch(static_cast<const char*>(weights) + kFar, /*rw=*/0, /*locality=*/2);
+}
+
+template <typename Group>
+MAMBIFY_INLINE void prefetch_group_behind(const Group& group) {
+  const auto* bytes = reinterpret_cast<const char*>(&group);
+  for (size_t line = 0; line < sizeof(Group); line += 64) prefetch_behind(bytes + line);
 }
 
 // Rows whose sums are kept while the inputs pass; a multiple of the rows of every tile.
@@ -56,29 +63,6 @@ class FloatRows {
   const float* first_;
 };
 
-// What is multiplied with: a panel's weights of some inputs as they lie in memory, or as floats.
-template <typename Value, typename Weight>
-MAMBIFY_INLINE const Weight* weights_of(const Weight* panel, int64_t begin, float*) {
-  return panel + begin * kPanel;
-}
-template <typename Value>
-MAMBIFY_INLINE const float* expanded(const auto* panel, int64_t begin, float* scratch) {
-  const auto& group = panel[begin / kGroup];
-  for (int64_t line = 0; line < static_cast<int64_t>(sizeof(group)); line += 64) {
-    prefetch_behind(reinterpret_cast<const char*>(&group) + line);
-  }
-  expand<Value>(group, scratch);
-  return scratch;
-}
-template <typename Value>
-MAMBIFY_INLINE const float* weights_of(const Grid4Group* panel, int64_t begin, float* scratch) {
-  return expanded<Value>(panel, begin, scratch);
-}
-template <typename Value>
-MAMBIFY_INLINE const float* weights_of(const Grid8Group* panel, int64_t begin, float* scratch) {
-  return expanded<Value>(panel, begin, scratch);
-}
-
 // kRows rows of x by a panel's weights of some inputs, on top of what `sums` ([kRows, kPanel])
 // holds unless these are the first.
 template <int kRows, bool kPrefetch, typename Weight>
@@ -110,14 +94,48 @@ MAMBIFY_INLINE void multiply_tile(const Weight* panel, const float* x, int64_t x
   for (int r = 0; r < kRows; ++r) store_panel(low[r], high[r], sums + r * kPanel);
 }
 
-// As multiply_tile, for a number of rows up to kMost that is known at run time only.
-template <int kMost, bool kPrefetch, typename Weight>
-MAMBIFY_INLINE void multiply_rest(int64_t rows, const Weight* panel, const float* x,
-                                  int64_t x_stride, int64_t inputs, bool is_first, float* sums) {
+// As multiply_tile, for all inputs of a panel of groups, whose weights are floats in registers
+// only.
+template <int kRows, typename Value, typename Grid>
+MAMBIFY_INLINE void multiply_groups(const Grid* panel, const float* x, int64_t x_stride,
+                                    int64_t groups, float* sums) {
+  Lanes low[kRows], high[kRows];
+  for (int r = 0; r < kRows; ++r) low[r] = high[r] = Lanes{};
+  for (int64_t g = 0; g < groups; ++g) {
+    prefetch_group_behind(panel[g]);
+    const auto multiply = [&](int64_t i, const Lanes& weight_low, const Lanes& weight_high)
+        __attribute__((always_inline)) {
+      for (int r = 0; r < kRows; ++r) {
+        const float value = x[r * x_stride + g * kGroup + i];
+        low[r] += value * weight_low;
+        high[r] += value * weight_high;
+      }
+    };
+    for_each_input<Value>(panel[g], multiply);
+  }
+  for (int r = 0; r < kRows; ++r) store_panel(low[r], high[r], sums + r * kPanel);
+}
+
+// Some inputs' weights as floats. weights: [inputs, kPanel].
+template <typename Value, typename Grid>
+MAMBIFY_INLINE void expand(const Grid* groups, int64_t inputs, float* weights) {
+  for (int64_t begin = 0; begin < inputs; begin += kGroup) {
+    prefetch_group_behind(groups[begin / kGroup]);
+    const auto keep = [&](int64_t i, const Lanes& low, const Lanes& high)
+        __attribute__((always_inline)) {
+      store_panel(low, high, weights + (begin + i) * kPanel);
+    };
+    for_each_input<Value>(groups[begin / kGroup], keep);
+  }
+}
+
+// body(count) with a number of rows up to kMost, known at run time only, as a constant.
+template <int kMost, typename Body>
+MAMBIFY_INLINE void with_rows(int64_t rows, const Body& body) {
   if (rows == kMost) {
-    multiply_tile<kMost, kPrefetch>(panel, x, x_stride, inputs, is_first, sums);
+    body(std::integral_constant<int, kMost>{});
   } else if constexpr (kMost > 1) {
-    multiply_rest<kMost - 1, kPrefetch>(rows, panel, x, x_stride, inputs, is_first, sums);
+    with_rows<kMost - 1>(rows, body);
   }
 }
 
@@ -126,25 +144,51 @@ const Weight* panel_at(const Weight* packed, int64_t inputs, int64_t index) {
   return packed + index * (kIsGrid<Weight> ? groups_of(inputs) : inputs * kPanel);
 }
 
-// All rows by one panel, kMost rows at a time: as many as there are registers for.
+// Up to kMostSums rows by one panel, kMost rows at a time: as many as there are registers for.
+template <int kMost, typename Value, typename Weight>
+MAMBIFY_INLINE void multiply_rows(int64_t rows, const Weight* panel, const float* x,
+                                  int64_t x_stride, int64_t inputs, float* sums) {
+  if constexpr (kIsGrid<Weight>) {
+    if (rows <= kMost) {
+      with_rows<kMost>(
+          rows, [&](auto count) __attribute__((always_inline)) {
+            multiply_groups<count, Value>(panel, x, x_stride, groups_of(inputs), sums);
+          });
+      return;
+    }
+  }
+  alignas(64) float scratch[kIsGrid<Weight> ? kInputBlock<Weight> * kPanel : 1];
+  for (int64_t begin = 0; begin < inputs; begin += kInputBlock<Weight>) {
+    const int64_t some = std::min(kInputBlock<Weight>, inputs - begin);
+    const auto multiply = [&](const auto* weights) __attribute__((always_inline)) {
+      for (int64_t row = 0; row < rows; row += kMost) {
+        with_rows<kMost>(
+            std::min<int64_t>(kMost, rows - row), [&](auto count) __attribute__((always_inline)) {
+              multiply_tile<count, !kIsGrid<Weight>>(weights, x + row * x_stride + begin, x_stride,
+                                                     some,
+                                                     /*is_first=*/begin == 0, sums + row * kPanel);
+            });
+      }
+    };
+    if constexpr (kIsGrid<Weight>) {
+      expand<Value>(panel + begin / kGroup, some, scratch);
+      multiply(static_cast<const float*>(scratch));
+    } else {
+      multiply(panel + begin * kPanel);
+    }
+  }
+}
+
+// All rows by one panel.
 template <int kMost, typename Weight, typename Value>
 MAMBIFY_INLINE void multiply_panel(const RowsLinearParams<Weight, Value>& p,
                                    const FloatRows<Value>& x, int64_t index) {
   const Weight* panel = panel_at(p.packed, p.inputs, index);
   const int64_t first = index * kPanel, outputs = std::min(kPanel, p.outputs - first);
   float sums[kMostSums * kPanel];
-  alignas(64) float scratch[kIsGrid<Weight> ? kGroup * kPanel : 1];
   for (int64_t done = 0; done < p.rows; done += kMostSums) {
     const int64_t rows = std::min(kMostSums, p.rows - done);
-    for (int64_t begin = 0; begin < p.inputs; begin += kInputBlock<Weight>) {
-      const int64_t inputs = std::min(kInputBlock<Weight>, p.inputs - begin);
-      const auto* weights = weights_of<Value>(panel, begin, scratch);
-      for (int64_t row = 0; row < rows; row += kMost) {
-        multiply_rest<kMost, !kIsGrid<Weight>>(std::min<int64_t>(kMost, rows - row), weights,
-                                               x[done + row] + begin, x.stride(), inputs,
-                                               /*is_first=*/begin == 0, sums + row * kPanel);
-      }
-    }
+    multiply_rows<kMost, Value>(rows, panel, x[done], x.stride(), p.inputs, sums);
     for (int64_t row = 0; row < rows; ++row) {
       store_outputs(sums + row * kPanel, outputs, p.y + (done + row) * p.y_stride + first);
     }

@@ -27,59 +27,70 @@ MAMBIFY_INLINE void load_halves(const uint16_t* halves, Lanes& floats) {
   floats = reinterpret_cast<Lanes>(reinterpret_cast<Words>(magnitudes) | (bits & 0x8000u) << 16);
 }
 
-// Stores weights as a type holds them.
-MAMBIFY_INLINE void store_as(const float*, const Lanes& weights, float* place) {
-  std::memcpy(place, &weights, sizeof(weights));
-}
+// Rounds weights to what a type holds.
+MAMBIFY_INLINE void round_to(const float*, Lanes&) {}
 // The nearest Bf16, ties to even, by two sums: the last place of a number 2^16 times as large is
 // where that of a Bf16 is, and that number is even there (after Veltkamp, 1968). However products
 // and sums are contracted, there is one rounding. Not for the ends of the exponents, where no grid
 // reaches.
-MAMBIFY_INLINE void store_as(const Bf16*, const Lanes& weights, float* place) {
+MAMBIFY_INLINE void round_to(const Bf16*, Lanes& weights) {
   const Lanes large = weights * 65536.0f;
-  const Lanes rounded = (large + weights) - large;
-  std::memcpy(place, &rounded, sizeof(rounded));
+  weights = (large + weights) - large;
 }
 
-// weights: [kGroup, kPanel]. q times a step is exact, so that there is one way to round the sum.
-// All but the last of eight codes stay where they are, q times a power of 16, and have a step for
-// that.
-template <typename Weight>
-MAMBIFY_INLINE void expand(const Grid4Group& group, float* weights) {
+// Calls use(input, low, high) for each input of a group with its weights, the panel's halves, as
+// Weight holds them: codes of so many bits times a step, which is exact, so that there is one way
+// to round the sum with the base. All but the last codes of a word stay where they are, as the code
+// times a power of two, and have a step for that.
+template <int kBits, typename Weight, typename Use>
+MAMBIFY_INLINE void for_each_input(const uint32_t (*words)[kPanel], const Lanes (&step)[2],
+                                   const Lanes (&bases)[2], const Use& use) {
   constexpr const Weight* kType = nullptr;
-  constexpr float kScales[8] = {1, 0x1p-4f, 0x1p-8f, 0x1p-12f, 0x1p-16f, 0x1p-20f, 0x1p-24f, 1};
-  for (int64_t half = 0; half < kPanel; half += kHalf) {
-    Lanes step, bases, steps[8];
-    load_halves(group.steps + half, step);
-    load_halves(group.bases + half, bases);
-    for (int64_t j = 0; j < 8; ++j) steps[j] = step * kScales[j];
-    for (int64_t i = 0; i < kGroup; i += 8) {
-      Words codes;
-      std::memcpy(&codes, group.codes[i / 8] + half, sizeof(codes));
-      for (int64_t j = 0; j < 8; ++j) {
-        const Words q = j < 7 ? codes & 15u << 4 * j : codes >> 28;
-        const Lanes values =
-            __builtin_convertvector(reinterpret_cast<Signed>(q), Lanes) * steps[j] + bases;
-        store_as(kType, values, weights + (i + j) * kPanel + half);
+  constexpr int kCodes = 32 / kBits;
+  constexpr uint32_t kMask = (1u << kBits) - 1;
+  Lanes steps[2][kCodes];
+  for (int half = 0; half < 2; ++half) {
+    for (int j = 0; j < kCodes - 1; ++j) {
+      steps[half][j] = step[half] * (1.0f / static_cast<float>(1u << kBits * j));
+    }
+    steps[half][kCodes - 1] = step[half];
+  }
+  for (int64_t i = 0; i < kGroup; i += kCodes) {
+    Words codes[2];
+    std::memcpy(codes, words[i / kCodes], sizeof(codes));
+    for (int j = 0; j < kCodes; ++j) {
+      Lanes weights[2];
+      for (int half = 0; half < 2; ++half) {
+        const Words code =
+            j < kCodes - 1 ? codes[half] & kMask << kBits * j : codes[half] >> (32 - kBits);
+        weights[half] =
+            __builtin_convertvector(reinterpret_cast<Signed>(code), Lanes) * steps[half][j] +
+            bases[half];
+        round_to(kType, weights[half]);
       }
+      use(i + j, weights[0], weights[1]);
     }
   }
 }
 
-template <typename Weight>
-MAMBIFY_INLINE void expand(const Grid8Group& group, float* weights) {
-  using Bytes = int8_t __attribute__((vector_size(kHalf)));
-  constexpr const Weight* kType = nullptr;
-  for (int64_t half = 0; half < kPanel; half += kHalf) {
-    Lanes steps;
-    load_halves(group.steps + half, steps);
-    for (int64_t i = 0; i < kGroup; ++i) {
-      Bytes codes;
-      std::memcpy(&codes, group.codes[i] + half, sizeof(codes));
-      const Lanes values = __builtin_convertvector(codes, Lanes) * steps;
-      store_as(kType, values, weights + i * kPanel + half);
-    }
+template <typename Weight, typename Use>
+MAMBIFY_INLINE void for_each_input(const Grid4Group& group, const Use& use) {
+  Lanes steps[2], bases[2];
+  for (int half = 0; half < 2; ++half) {
+    load_halves(group.steps + half * kHalf, steps[half]);
+    load_halves(group.bases + half * kHalf, bases[half]);
   }
+  for_each_input<4, Weight>(group.codes, steps, bases, use);
+}
+
+template <typename Weight, typename Use>
+MAMBIFY_INLINE void for_each_input(const Grid8Group& group, const Use& use) {
+  Lanes steps[2], bases[2];
+  for (int half = 0; half < 2; ++half) {
+    load_halves(group.steps + half * kHalf, steps[half]);
+    bases[half] = steps[half] * -128.0f;
+  }
+  for_each_input<8, Weight>(group.codes, steps, bases, use);
 }
 
 }  // namespace mambify::kernels

@@ -114,7 +114,9 @@ void place(const OnGrid& grid, int64_t j, Grid4Group& group) {
   group.bases[j] = grid.base;
 }
 void place(const OnGrid& grid, int64_t j, Grid8Group& group) {
-  for (int64_t i = 0; i < kGroup; ++i) group.codes[i][j] = grid.q[i];
+  for (int64_t i = 0; i < kGroup; ++i) {
+    group.codes[i / 4][j] |= static_cast<uint32_t>(grid.q[i] + 128) << 8 * (i % 4);
+  }
   group.steps[j] = grid.step;
 }
 

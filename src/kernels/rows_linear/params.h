@@ -45,8 +45,8 @@ struct Grid4Group {                    // as Q4_0 and Q4_1 of GGUF; 0 <= q < 16
   uint32_t codes[kGroup / 8][kPanel];  // the first of eight inputs in the lowest four bits
   uint16_t steps[kPanel], bases[kPanel];
 };
-struct Grid8Group {  // as Q8_0; -127 <= q <= 127, base = 0
-  int8_t codes[kGroup][kPanel];
+struct Grid8Group {                    // as Q8_0; -127 <= q <= 127, base = 0
+  uint32_t codes[kGroup / 4][kPanel];  // q + 128, of four inputs
   uint16_t steps[kPanel];
 };
 
