@@ -57,13 +57,14 @@ Measured measure(const Model& model, const PackedWeights& packed,
 
 void run_bench_prefill(const BenchPrefillOptions& options) {
   apply_common_options(options.common, Devices::cpu_or_cuda);
+  // First: LibTorch's CUDA library cannot be loaded later.
+  const double ceiling = measured_gemm_gigaflops(options.common);
   const Model model = bench_model(options.model, options.common);
   const PackedWeights packed = pack_weights(model, options.weights, options.common);
   std::vector<Measured> all;
   for (const int64_t length : options.lengths) {
     all.push_back(measure(model, packed, options, length));
   }
-  const double ceiling = measured_gemm_gigaflops(options.common);
   if (options.common.json) {
     nlohmann::json lengths = nlohmann::json::array();
     for (const Measured& m : all) {
