@@ -27,7 +27,6 @@ constexpr int64_t kTokens = 133;
 class CudaOps : public ::testing::TestWithParam<at::ScalarType> {
  protected:
   void SetUp() override {
-    if (kernels::cuda_device_count() == 0) GTEST_SKIP() << "no CUDA device";
     device_ = load_torch_cuda(0);
     segments_ = kPacked;
     place_on(segments_, device_);
@@ -185,7 +184,12 @@ TEST_P(CudaOps, LinearKl) {
       {leaf({kTokens, 24}, 1), leaf({kVocab, 24}, 2, 0.3)});
 }
 
-INSTANTIATE_TEST_SUITE_P(, CudaOps, ::testing::Values(at::kFloat, at::kBFloat16),
+std::vector<at::ScalarType> types() {
+  if (kernels::cuda_device_count() == 0) return {};
+  return {at::kFloat, at::kBFloat16};
+}
+GTEST_ALLOW_UNINSTANTIATED_PARAMETERIZED_TEST(CudaOps);
+INSTANTIATE_TEST_SUITE_P(, CudaOps, ::testing::ValuesIn(types()),
                          [](const auto& info) {
                            return info.param == at::kFloat ? "fp32" : "bf16";
                          });
