@@ -43,10 +43,10 @@ TEST_P(Projection, EveryMatrixIsInt8AndNothingElse) {
     EXPECT_EQ(int8.find(block.input_norm), nullptr);
     if (!block.post_norm.defined()) continue;
     ASSERT_NE(int8.find(block.mlp.down_proj), nullptr);
-    EXPECT_EQ(int8.find(block.mlp.down_proj)->format, WeightFormat::int8);
+    EXPECT_EQ(int8.find(block.mlp.down_proj)->layout, PackedMatrix::Layout::int8);
   }
   ASSERT_NE(int8.find(model_.lm_head), nullptr);
-  EXPECT_EQ(int8.find(model_.lm_head)->format, WeightFormat::int8);
+  EXPECT_EQ(int8.find(model_.lm_head)->layout, PackedMatrix::Layout::int8);
 }
 
 INSTANTIATE_TEST_SUITE_P(All, Projection, ::testing::ValuesIn(kCheckpoints), [](const auto& info) {
