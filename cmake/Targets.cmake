@@ -40,5 +40,5 @@ function(mambify_test name)
     mambify_use_torch(test_${name})
   endif()
   gtest_discover_tests(test_${name} TEST_PREFIX "${name}." DISCOVERY_TIMEOUT 60
-                       PROPERTIES TIMEOUT 600)
+                       PROPERTIES TIMEOUT 1800)
 endfunction()
