@@ -52,12 +52,10 @@ SsdInputs to_float(const SsdInputs& in) {
           .dt_max = in.dt_max};
 }
 
-// in: as to_float returns it, and alive while the result is used.
-kernels::SsdParams<float> make_params(const SsdInputs& in, const Segments& segments) {
-  kernels::SsdParams<float> p;
-  p.documents = segments.documents();
-  p.starts = segments.starts.data();
-  p.commits = segments.commits_or_null();
+// What the parameters of kernels on both devices have in common. in: as to_float or to_cuda returns
+// it, and alive while the result is used.
+template <typename T, typename Params>
+void set_common(const SsdInputs& in, Params& p) {
   p.heads = in.A.size(0);
   p.head_dim = in.x.size(2);
   p.d_state = in.B.size(2);
@@ -66,17 +64,26 @@ kernels::SsdParams<float> make_params(const SsdInputs& in, const Segments& segme
   p.c_groups = in.C.size(1);
   p.dt_min = static_cast<float>(in.dt_min);
   p.dt_max = static_cast<float>(in.dt_max);
-  p.x = in.x.const_data_ptr<float>();
+  p.x = const_data<T>(in.x);
   p.x_stride = in.x.stride(0);
-  p.dt = in.dt.const_data_ptr<float>();
+  p.dt = const_data<T>(in.dt);
   p.dt_stride = in.dt.stride(0);
   p.dt_bias = data_or_null(in.dt_bias);
   p.A = in.A.const_data_ptr<float>();
-  p.B = in.B.const_data_ptr<float>();
+  p.B = const_data<T>(in.B);
   p.b_stride = in.B.stride(0);
-  p.C = in.C.const_data_ptr<float>();
+  p.C = const_data<T>(in.C);
   p.c_stride = in.C.stride(0);
   p.D = data_or_null(in.D);
+}
+
+// in: as to_float returns it, and alive while the result is used.
+kernels::SsdParams<float> make_params(const SsdInputs& in, const Segments& segments) {
+  kernels::SsdParams<float> p;
+  p.documents = segments.documents();
+  p.starts = segments.starts.data();
+  p.commits = segments.commits_or_null();
+  set_common<float>(in, p);
   return p;
 }
 
@@ -151,30 +158,8 @@ kernels::SsdCudaParams<T> make_cuda_params(const SsdInputs& in, const at::Tensor
   p.documents = starts.numel() - 1;
   p.tokens = in.x.size(0);
   p.starts = starts.const_data_ptr<int32_t>();
-  p.heads = in.A.size(0);
-  p.head_dim = in.x.size(2);
-  p.d_state = in.B.size(2);
-  p.x_groups = in.x.size(1);
-  p.b_groups = in.B.size(1);
-  p.c_groups = in.C.size(1);
-  p.dt_min = static_cast<float>(in.dt_min);
-  p.dt_max = static_cast<float>(in.dt_max);
-  p.x = const_data<T>(in.x);
-  p.x_stride = in.x.stride(0);
-  p.dt = const_data<T>(in.dt);
-  p.dt_stride = in.dt.stride(0);
-  p.dt_bias = data_or_null(in.dt_bias);
-  p.A = in.A.const_data_ptr<float>();
-  p.B = const_data<T>(in.B);
-  p.b_stride = in.B.stride(0);
-  p.C = const_data<T>(in.C);
-  p.c_stride = in.C.stride(0);
-  p.D = data_or_null(in.D);
+  set_common<T>(in, p);
   return p;
-}
-
-at::Tensor scratch_of(int64_t bytes, const at::Tensor& like) {
-  return at::empty({bytes}, like.options().dtype(at::kByte));
 }
 
 template <typename T>
@@ -187,7 +172,7 @@ at::Tensor forward_on_cuda(const SsdInputs& inputs, const at::Tensor& starts, at
     p.initial_state = state->const_data_ptr<float>();
     p.final_state = state->mutable_data_ptr<float>();
   }
-  const at::Tensor scratch = scratch_of(kernels::ssd_scratch_bytes(p), in.x);
+  const at::Tensor scratch = scratch_beside(in.x, kernels::ssd_scratch_bytes(p));
   p.scratch = scratch.mutable_data_ptr();
   kernels::ssd_forward_cuda(p, current_cuda_stream());
   return y;
@@ -215,7 +200,7 @@ SsdInputs backward_on_cuda(const SsdInputs& inputs, const at::Tensor& starts,
   b.dB = allocate(in.B, out.B);
   b.dC = allocate(in.C, out.C);
   b.dD = allocate_like(in.D, out.D);
-  const at::Tensor scratch = scratch_of(kernels::ssd_backward_scratch_bytes(b.forward), in.x);
+  const at::Tensor scratch = scratch_beside(in.x, kernels::ssd_backward_scratch_bytes(b.forward));
   b.forward.scratch = scratch.mutable_data_ptr();
   kernels::ssd_backward_cuda(b, current_cuda_stream());
   return out;
