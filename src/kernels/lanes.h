@@ -9,23 +9,32 @@
 
 namespace mambify::kernels {
 
-// How many parts: one AVX-512 register, two of AVX2.
+// How many parts: one register of AVX-512, two of AVX2.
 inline constexpr int64_t kLanes = 16;
 
-using FloatLanes = float __attribute__((vector_size(kLanes * sizeof(float))));
+// What a register of kWidth numbers of 32 bits holds. Kernels take the width that their instruction
+// set has: a wider vector type, which compilers accept, goes through memory at each operation.
+template <int kWidth>
+struct Register {  // typedef: GCC ignores the attribute in a `using` that depends on a parameter
+  typedef float Floats __attribute__((vector_size(kWidth * sizeof(float))));
+  typedef uint32_t Words __attribute__((vector_size(kWidth * sizeof(uint32_t))));
+  typedef int32_t Integers __attribute__((vector_size(kWidth * sizeof(int32_t))));
+  typedef uint16_t Halves __attribute__((vector_size(kWidth * sizeof(uint16_t))));
+};
 
-// From kLanes neighbours. Written out because compilers mix the two widths of Bf16 and float in
-// ways that cost more than the sums.
-MAMBIFY_INLINE void load_lanes(const float* x, FloatLanes& lanes) {
-  std::memcpy(&lanes, x, sizeof(lanes));
+// kWidth neighbours. Written out because compilers mix the two widths of Bf16 and float in ways
+// that cost more than the sums.
+template <int kWidth>
+MAMBIFY_INLINE void load_register(const float* x, typename Register<kWidth>::Floats& floats) {
+  std::memcpy(&floats, x, sizeof(floats));
 }
-MAMBIFY_INLINE void load_lanes(const Bf16* x, FloatLanes& lanes) {
-  using Narrow = uint16_t __attribute__((vector_size(kLanes * sizeof(uint16_t))));
-  using Wide = uint32_t __attribute__((vector_size(kLanes * sizeof(uint32_t))));
-  Narrow bits;
+template <int kWidth>
+MAMBIFY_INLINE void load_register(const Bf16* x, typename Register<kWidth>::Floats& floats) {
+  using Words = typename Register<kWidth>::Words;
+  typename Register<kWidth>::Halves bits;
   std::memcpy(&bits, x, sizeof(bits));
-  const Wide shifted = __builtin_convertvector(bits, Wide) << 16;
-  std::memcpy(&lanes, &shifted, sizeof(lanes));
+  const Words shifted = __builtin_convertvector(bits, Words) << 16;
+  std::memcpy(&floats, &shifted, sizeof(floats));
 }
 
 // Adds the lanes up as a tree. An `omp simd reduction`, which adds them one after the other, takes

@@ -54,9 +54,17 @@ TEST(Usage, AMissingCheckpointIsNamedAndExitsWithOne) {
   EXPECT_EQ(outcome.out, "");
 }
 
-TEST(Usage, AnUnknownDeviceIsRefused) {
-  const Outcome outcome = run({"score", "--model", fixtures() / "tiny-llama", "--ids-file",
-                               fixtures() / "tiny-llama" / "config.json", "--device", "cuda"});
+TEST(Usage, AnUnknownDeviceIsBadUsage) {
+  const Outcome outcome =
+      run({"score", "--model", fixtures() / "tiny-llama", "--text", "a", "--device", "tpu"});
+  EXPECT_EQ(outcome.exit_code, 2);
+  EXPECT_THAT(outcome.err, HasSubstr("--device tpu"));
+}
+
+TEST(Usage, ADeviceThatIsNotThereIsNamedBeforeAnythingIsRead) {
+  const Outcome outcome =
+      run({"score", "--model", fixtures() / "tiny-llama", "--ids-file", "/no/such/file", "--device",
+           "cuda:4096"});
   EXPECT_EQ(outcome.exit_code, 1);
   EXPECT_THAT(outcome.err, HasSubstr("cuda"));
 }

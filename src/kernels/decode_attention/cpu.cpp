@@ -22,34 +22,36 @@ struct Running {
   float total = 0;
 };
 
-template <typename T>
+template <int kWidth, typename T>
 MAMBIFY_INLINE float dot(const float* q, const T* key, int64_t width) {
-  FloatLanes sums{}, a, b;
+  constexpr int kRegisters = kLanes / kWidth;
+  typename Register<kWidth>::Floats sums[kRegisters] = {}, a, b;
   int64_t i = 0;
   for (; i + kLanes <= width; i += kLanes) {
-    load_lanes(q + i, a);
-    load_lanes(key + i, b);
-    sums += a * b;
+    for (int r = 0; r < kRegisters; ++r) {
+      load_register<kWidth>(q + i + r * kWidth, a);
+      load_register<kWidth>(key + i + r * kWidth, b);
+      sums[r] += a * b;
+    }
   }
   float lanes[kLanes];
-  std::memcpy(lanes, &sums, sizeof(sums));
+  std::memcpy(lanes, sums, sizeof(sums));
   for (int64_t lane = 0; i < width; ++i, ++lane) lanes[lane] += q[i] * to_float(key[i]);
   return sum_lanes(lanes);
 }
 
-// y = rescale y + the values of a block times their weights, for kCount groups of lanes of a head,
-// which stay in registers meanwhile.
-template <int kCount, typename T>
+// y = rescale y + the values of a block times their weights, for kCount registers of a head.
+template <int kWidth, int kCount, typename T>
 MAMBIFY_INLINE void add_values(const T* values, int64_t positions, int64_t width,
                                const float* weights, float rescale, float* y) {
-  FloatLanes sums[kCount], value;
+  typename Register<kWidth>::Floats sums[kCount], value;
   for (int i = 0; i < kCount; ++i) {
-    load_lanes(y + i * kLanes, sums[i]);
+    load_register<kWidth>(y + i * kWidth, sums[i]);
     sums[i] *= rescale;
   }
   for (int64_t t = 0; t < positions; ++t) {
     for (int i = 0; i < kCount; ++i) {
-      load_lanes(values + t * width + i * kLanes, value);
+      load_register<kWidth>(values + t * width + i * kWidth, value);
       sums[i] += weights[t] * value;
     }
   }
@@ -57,14 +59,14 @@ MAMBIFY_INLINE void add_values(const T* values, int64_t positions, int64_t width
 }
 
 // One query head over one block. Its output so far, y, is relative to exp(running.largest).
-template <typename T>
+template <int kWidth, typename T>
 MAMBIFY_INLINE void attend_block(const T* keys, const T* values, int64_t positions, int64_t width,
                                  float scale, const float* q, Running& running, float* y) {
   float scores[kBlock];
   float largest = running.largest;
   for (int64_t t = 0; t < positions; ++t) {
     const T* key = keys + t * width;
-    scores[t] = scale * dot(q, key, width);
+    scores[t] = scale * dot<kWidth>(q, key, width);
     largest = scores[t] > largest ? scores[t] : largest;
   }
   const float rescale = fast_exp(running.largest - largest);
@@ -77,11 +79,11 @@ MAMBIFY_INLINE void attend_block(const T* keys, const T* values, int64_t positio
   }
   running.total = running.total * rescale + total;
   int64_t i = 0;
-  for (; i + 4 * kLanes <= width; i += 4 * kLanes) {
-    add_values<4>(values + i, positions, width, scores, rescale, y + i);
+  for (; i + 4 * kWidth <= width; i += 4 * kWidth) {
+    add_values<kWidth, 4>(values + i, positions, width, scores, rescale, y + i);
   }
-  for (; i + kLanes <= width; i += kLanes) {
-    add_values<1>(values + i, positions, width, scores, rescale, y + i);
+  for (; i + kWidth <= width; i += kWidth) {
+    add_values<kWidth, 1>(values + i, positions, width, scores, rescale, y + i);
   }
   for (; i < width; ++i) {
     y[i] *= rescale;
@@ -91,7 +93,7 @@ MAMBIFY_INLINE void attend_block(const T* keys, const T* values, int64_t positio
 
 // The query heads that share one key/value head of one sequence, so that a block of the cache is
 // still in the first-level cache when the next of them reads it.
-template <typename T>
+template <int kWidth, typename T>
 MAMBIFY_INLINE void attend(const DecodeAttentionParams<T>& p, int64_t sequence, int64_t group) {
   const int64_t repeats = p.heads / p.groups, size = repeats * p.width;
   const int64_t offset = p.rows[sequence] * p.row_stride + group * p.group_stride;
@@ -106,8 +108,8 @@ MAMBIFY_INLINE void attend(const DecodeAttentionParams<T>& p, int64_t sequence, 
     const T* keys = p.keys + offset + begin * p.width;
     const T* values = p.values + offset + begin * p.width;
     for (int64_t r = 0; r < repeats; ++r) {
-      attend_block(keys, values, positions, p.width, p.scale, q + r * p.width, running[r],
-                   y + r * p.width);
+      attend_block<kWidth>(keys, values, positions, p.width, p.scale, q + r * p.width, running[r],
+                           y + r * p.width);
     }
   }
   for (int64_t r = 0; r < repeats; ++r) {
@@ -116,17 +118,34 @@ MAMBIFY_INLINE void attend(const DecodeAttentionParams<T>& p, int64_t sequence, 
   }
 }
 
-MAMBIFY_CLONES void attend_one(const DecodeAttentionParams<float>& p, int64_t sequence,
-                               int64_t group) {
-  attend(p, sequence, group);
+#if defined(MAMBIFY_AVX512)
+template <typename T>
+MAMBIFY_AVX512 void attend_avx512(const DecodeAttentionParams<T>& p, int64_t sequence,
+                                  int64_t group) {
+  attend<16>(p, sequence, group);
 }
-MAMBIFY_CLONES void attend_one(const DecodeAttentionParams<Bf16>& p, int64_t sequence,
-                               int64_t group) {
-  attend(p, sequence, group);
+template <typename T>
+MAMBIFY_AVX2 void attend_avx2(const DecodeAttentionParams<T>& p, int64_t sequence, int64_t group) {
+  attend<8>(p, sequence, group);
+}
+#endif
+template <typename T>
+void attend_plain(const DecodeAttentionParams<T>& p, int64_t sequence, int64_t group) {
+  attend<4>(p, sequence, group);
+}
+
+template <typename T>
+auto choose_attend() {
+#if defined(MAMBIFY_AVX512)
+  if (has_avx512()) return attend_avx512<T>;
+  if (has_avx2()) return attend_avx2<T>;
+#endif
+  return attend_plain<T>;
 }
 
 template <typename T>
 void attend_all(const DecodeAttentionParams<T>& p) {
+  static const auto attend_one = choose_attend<T>();
   int64_t positions = 0;
   for (int64_t s = 0; s < p.sequences; ++s) positions += p.lengths[s];
   parallel_tasks(p.sequences * p.groups, 2 * positions * p.heads * p.width,

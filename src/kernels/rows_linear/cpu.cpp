@@ -9,10 +9,9 @@
 namespace mambify::kernels {
 namespace {
 
-// Inputs of which a panel's weights stay in a cache while all rows pass: the second-level one, the
-// first-level one where they are made floats for it.
+// Inputs of which a panel's weights stay in the first-level cache while all rows pass.
 template <typename Weight>
-constexpr int64_t kInputBlock = (int64_t{256} << 10) /
+constexpr int64_t kInputBlock = (int64_t{16} << 10) /
                                 (kPanel * static_cast<int64_t>(sizeof(Weight)));
 template <>
 constexpr int64_t kInputBlock<Grid4Group> = 2 * kGroup;
@@ -21,16 +20,13 @@ constexpr int64_t kInputBlock<Grid8Group> = 2 * kGroup;
 
 // Asks for the memory that is multiplied soon, and the outer cache for what is a while later: with
 // the first alone several rows, which take longer over each weight, fall behind the memory.
-MAMBIFY_INLINE void prefetch_behind(const void* weights) {
+MAMBIFY_INLINE void prefetch_behind(const void* weights, size_t bytes) {
   constexpr int64_t kNear = 4096, kFar = 12288;
-  __builtin_prefetch(static_cast<const char*>(weights) + kNear);
-  __builtin_prefetch(static_cast<const char*>(weights) + kFar, /*rw=*/0, /*locality=*/2);
-}
-
-template <typename Group>
-MAMBIFY_INLINE void prefetch_group_behind(const Group& group) {
-  const auto* bytes = reinterpret_cast<const char*>(&group);
-  for (size_t line = 0; line < sizeof(Group); line += 64) prefetch_behind(bytes + line);
+  for (size_t line = 0; line < bytes; line += 64) {
+    const char* first = static_cast<const char*>(weights) + line;
+    __builtin_prefetch(first + kNear);
+    __builtin_prefetch(first + kFar, /*rw=*/0, /*locality=*/2);
+  }
 }
 
 // Rows whose sums are kept while the inputs pass; a multiple of the rows of every tile.
@@ -63,69 +59,97 @@ class FloatRows {
   const float* first_;
 };
 
-// kRows rows of x by a panel's weights of some inputs, on top of what `sums` ([kRows, kPanel])
-// holds unless these are the first.
-template <int kRows, bool kPrefetch, typename Weight>
+// kRows rows of x by a panel's weights of some inputs, kSpan pairs of registers at a time, on top
+// of what `sums` ([kRows, kPanel]) holds unless these are the first.
+template <int kWidth, int kRows, int kSpan, typename Weight>
 MAMBIFY_INLINE void multiply_tile(const Weight* panel, const float* x, int64_t x_stride,
-                                  int64_t inputs, bool is_first, float* sums) {
-  Lanes low[kRows], high[kRows];
-  for (int r = 0; r < kRows; ++r) {
-    if (is_first) {
-      low[r] = high[r] = Lanes{};
-    } else {
-      load_panel(sums + r * kPanel, low[r], high[r]);
-    }
-  }
-  for (int64_t i = 0; i < inputs; ++i) {
-    const Weight* weights = panel + i * kPanel;
-    if constexpr (kPrefetch) {
-      for (int64_t line = 0; line < kPanel * static_cast<int64_t>(sizeof(Weight)); line += 64) {
-        prefetch_behind(reinterpret_cast<const char*>(weights) + line);
+                                  int64_t inputs, bool is_first, bool prefetches, float* sums) {
+  for (int first = 0; first < kPairsOfPanel<kWidth>; first += kSpan) {
+    Floats<kWidth> held[kRows][kSpan][2] = {};
+    const auto for_each_sum = [&](const auto& use) __attribute__((always_inline)) {
+      for (int row = 0; row < kRows; ++row) {
+        for (int pair = 0; pair < kSpan; ++pair) {
+          for (int k = 0; k < 2; ++k) {
+            use(held[row][pair][k],
+                sums + row * kPanel + place_in_pair<kWidth>(panel, first + pair, k));
+          }
+        }
       }
+    };
+    if (!is_first) {
+      for_each_sum([](Floats<kWidth> & sum, const float* from)
+                       __attribute__((always_inline)) { load_register<kWidth>(from, sum); });
     }
-    Lanes weight_low, weight_high;
-    load_panel(weights, weight_low, weight_high);
-    for (int r = 0; r < kRows; ++r) {
-      const float value = x[r * x_stride + i];
-      low[r] += value * weight_low;
-      high[r] += value * weight_high;
+    const auto multiply = [&](int64_t i) __attribute__((always_inline)) {
+      for (int pair = 0; pair < kSpan; ++pair) {
+        Floats<kWidth> weights[2];
+        load_pair<kWidth>(panel + i * kPanel, first + pair, weights);
+        for (int row = 0; row < kRows; ++row) {
+          const float value = x[row * x_stride + i];
+          for (int k = 0; k < 2; ++k) held[row][pair][k] += value * weights[k];
+        }
+      }
+    };
+    if (prefetches) {
+      for (int64_t i = 0; i < inputs; ++i) {
+        prefetch_behind(panel + i * kPanel + 2 * first * kWidth,
+                        2 * kSpan * kWidth * sizeof(Weight));
+        multiply(i);
+      }
+    } else {
+      for (int64_t i = 0; i < inputs; ++i) multiply(i);
     }
+    for_each_sum([](const Floats<kWidth>& sum, float* to)
+                     __attribute__((always_inline)) { store_register<kWidth>(sum, to); });
   }
-  for (int r = 0; r < kRows; ++r) store_panel(low[r], high[r], sums + r * kPanel);
 }
 
 // As multiply_tile, for all inputs of a panel of groups, whose weights are floats in registers
-// only.
-template <int kRows, typename Value, typename Grid>
+// only. kSpan registers of the panel at a time: enough of them that one chain of sums does not wait
+// for itself, and no more than fit.
+template <int kWidth, int kRows, int kSpan, typename Value, typename Grid>
 MAMBIFY_INLINE void multiply_groups(const Grid* panel, const float* x, int64_t x_stride,
                                     int64_t groups, float* sums) {
-  Lanes low[kRows], high[kRows];
-  for (int r = 0; r < kRows; ++r) low[r] = high[r] = Lanes{};
+  std::fill_n(sums, kRows * kPanel, 0.0f);
   for (int64_t g = 0; g < groups; ++g) {
-    prefetch_group_behind(panel[g]);
-    const auto multiply = [&](int64_t i, const Lanes& weight_low, const Lanes& weight_high)
-        __attribute__((always_inline)) {
-      for (int r = 0; r < kRows; ++r) {
-        const float value = x[r * x_stride + g * kGroup + i];
-        low[r] += value * weight_low;
-        high[r] += value * weight_high;
+    prefetch_behind(&panel[g], sizeof(Grid));
+    const float* inputs = x + g * kGroup;
+    for (int first = 0; first < kRegistersOfPanel<kWidth>; first += kSpan) {
+      Floats<kWidth> held[kRows][kSpan];
+      for (int row = 0; row < kRows; ++row) {
+        for (int r = 0; r < kSpan; ++r) {
+          load_register<kWidth>(sums + row * kPanel + (first + r) * kWidth, held[row][r]);
+        }
       }
-    };
-    for_each_input<Value>(panel[g], multiply);
+      const auto multiply = [&](int64_t i, const Floats<kWidth>(&weights)[kSpan])
+          __attribute__((always_inline)) {
+        for (int row = 0; row < kRows; ++row) {
+          const float value = inputs[row * x_stride + i];
+          for (int r = 0; r < kSpan; ++r) held[row][r] += value * weights[r];
+        }
+      };
+      for_each_input<kWidth, kSpan, Value>(panel[g], first, multiply);
+      for (int row = 0; row < kRows; ++row) {
+        for (int r = 0; r < kSpan; ++r) {
+          store_register<kWidth>(held[row][r], sums + row * kPanel + (first + r) * kWidth);
+        }
+      }
+    }
   }
-  for (int r = 0; r < kRows; ++r) store_panel(low[r], high[r], sums + r * kPanel);
 }
 
 // Some inputs' weights as floats. weights: [inputs, kPanel].
-template <typename Value, typename Grid>
+template <int kWidth, typename Value, typename Grid>
 MAMBIFY_INLINE void expand(const Grid* groups, int64_t inputs, float* weights) {
   for (int64_t begin = 0; begin < inputs; begin += kGroup) {
-    prefetch_group_behind(groups[begin / kGroup]);
-    const auto keep = [&](int64_t i, const Lanes& low, const Lanes& high)
-        __attribute__((always_inline)) {
-      store_panel(low, high, weights + (begin + i) * kPanel);
-    };
-    for_each_input<Value>(groups[begin / kGroup], keep);
+    prefetch_behind(&groups[begin / kGroup], sizeof(Grid));
+    for (int r = 0; r < kRegistersOfPanel<kWidth>; ++r) {
+      const auto keep = [&](int64_t i, const Floats<kWidth>(&floats)[1])
+          __attribute__((always_inline)) {
+        store_register<kWidth>(floats[0], weights + (begin + i) * kPanel + r * kWidth);
+      };
+      for_each_input<kWidth, 1, Value>(groups[begin / kGroup], r, keep);
+    }
   }
 }
 
@@ -144,34 +168,72 @@ const Weight* panel_at(const Weight* packed, int64_t inputs, int64_t index) {
   return packed + index * (kIsGrid<Weight> ? groups_of(inputs) : inputs * kPanel);
 }
 
-// Up to kMostSums rows by one panel, kMost rows at a time: as many as there are registers for.
-template <int kMost, typename Value, typename Weight>
+// What the registers of an instruction set are good for, of kWidth floats each.
+struct Avx512 {
+  static constexpr int kWidth = 16;
+  static constexpr int kRows = 12;      // of a tile
+  static constexpr int kSums = 24;      // of a tile, in registers
+  static constexpr int kGridRows = 12;  // beside what weights on grids are made from
+  static constexpr int kGridSums = 10;
+};
+struct Avx2 {
+  static constexpr int kWidth = 8;
+  static constexpr int kRows = 6;
+  static constexpr int kSums = 12;
+  static constexpr int kGridRows = 3;
+  static constexpr int kGridSums = 6;
+};
+struct Plain {
+  static constexpr int kWidth = 4;
+  static constexpr int kRows = 1;
+  static constexpr int kSums = 8;
+  static constexpr int kGridRows = 1;
+  static constexpr int kGridSums = 8;
+};
+
+// How many pairs of registers of a panel a tile of so many rows fills at a time.
+template <typename Set>
+constexpr int pairs_of_tile(int64_t rows) {
+  int pairs = kPairsOfPanel<Set::kWidth>;
+  while (2 * pairs * rows > Set::kSums && pairs > 1) pairs /= 2;
+  return pairs;
+}
+
+// Up to kMostSums rows by one panel.
+template <typename Set, typename Value, typename Weight>
 MAMBIFY_INLINE void multiply_rows(int64_t rows, const Weight* panel, const float* x,
                                   int64_t x_stride, int64_t inputs, float* sums) {
+  constexpr int kWidth = Set::kWidth, kMost = Set::kRows;
   if constexpr (kIsGrid<Weight>) {
-    if (rows <= kMost) {
-      with_rows<kMost>(
+    if (rows <= Set::kGridRows) {
+      with_rows<Set::kGridRows>(
           rows, [&](auto count) __attribute__((always_inline)) {
-            multiply_groups<count, Value>(panel, x, x_stride, groups_of(inputs), sums);
+            constexpr int kSpan = 2 * count <= Set::kGridSums ? 2 : 1;
+            multiply_groups<kWidth, count, kSpan, Value>(panel, x, x_stride, groups_of(inputs),
+                                                         sums);
           });
       return;
     }
   }
   alignas(64) float scratch[kIsGrid<Weight> ? kInputBlock<Weight> * kPanel : 1];
-  for (int64_t begin = 0; begin < inputs; begin += kInputBlock<Weight>) {
-    const int64_t some = std::min(kInputBlock<Weight>, inputs - begin);
+  const bool passes_once =
+      !kIsGrid<Weight> && rows <= kMost && pairs_of_tile<Set>(rows) == kPairsOfPanel<kWidth>;
+  const int64_t block = passes_once ? inputs : kInputBlock<Weight>;
+  for (int64_t begin = 0; begin < inputs; begin += block) {
+    const int64_t some = std::min(block, inputs - begin);
     const auto multiply = [&](const auto* weights) __attribute__((always_inline)) {
       for (int64_t row = 0; row < rows; row += kMost) {
         with_rows<kMost>(
             std::min<int64_t>(kMost, rows - row), [&](auto count) __attribute__((always_inline)) {
-              multiply_tile<count, !kIsGrid<Weight>>(weights, x + row * x_stride + begin, x_stride,
-                                                     some,
-                                                     /*is_first=*/begin == 0, sums + row * kPanel);
+              multiply_tile<kWidth, count, pairs_of_tile<Set>(count)>(
+                  weights, x + row * x_stride + begin, x_stride, some,
+                  /*is_first=*/begin == 0, /*prefetches=*/!kIsGrid<Weight> && row == 0,
+                  sums + row * kPanel);
             });
       }
     };
     if constexpr (kIsGrid<Weight>) {
-      expand<Value>(panel + begin / kGroup, some, scratch);
+      expand<kWidth, Value>(panel + begin / kGroup, some, scratch);
       multiply(static_cast<const float*>(scratch));
     } else {
       multiply(panel + begin * kPanel);
@@ -180,7 +242,7 @@ MAMBIFY_INLINE void multiply_rows(int64_t rows, const Weight* panel, const float
 }
 
 // All rows by one panel.
-template <int kMost, typename Weight, typename Value>
+template <typename Set, typename Weight, typename Value>
 MAMBIFY_INLINE void multiply_panel(const RowsLinearParams<Weight, Value>& p,
                                    const FloatRows<Value>& x, int64_t index) {
   const Weight* panel = panel_at(p.packed, p.inputs, index);
@@ -188,31 +250,30 @@ MAMBIFY_INLINE void multiply_panel(const RowsLinearParams<Weight, Value>& p,
   float sums[kMostSums * kPanel];
   for (int64_t done = 0; done < p.rows; done += kMostSums) {
     const int64_t rows = std::min(kMostSums, p.rows - done);
-    multiply_rows<kMost, Value>(rows, panel, x[done], x.stride(), p.inputs, sums);
+    multiply_rows<Set, Value>(rows, panel, x[done], x.stride(), p.inputs, sums);
     for (int64_t row = 0; row < rows; ++row) {
       store_outputs(sums + row * kPanel, outputs, p.y + (done + row) * p.y_stride + first);
     }
   }
 }
 
-// One function per instruction set rather than clones of one: the tile differs. AVX-512 has 32
-// registers, of which 12 rows take 24; the others have 16, of half the width or less.
+// One function per instruction set rather than clones of one: registers and tiles differ.
 #if defined(MAMBIFY_AVX512)
 template <typename Weight, typename Value>
 MAMBIFY_AVX512 void panel_avx512(const RowsLinearParams<Weight, Value>& p,
                                  const FloatRows<Value>& x, int64_t index) {
-  multiply_panel<12>(p, x, index);
+  multiply_panel<Avx512>(p, x, index);
 }
 template <typename Weight, typename Value>
 MAMBIFY_AVX2 void panel_avx2(const RowsLinearParams<Weight, Value>& p, const FloatRows<Value>& x,
                              int64_t index) {
-  multiply_panel<3>(p, x, index);
+  multiply_panel<Avx2>(p, x, index);
 }
 #endif
 template <typename Weight, typename Value>
 void panel_plain(const RowsLinearParams<Weight, Value>& p, const FloatRows<Value>& x,
                  int64_t index) {
-  multiply_panel<1>(p, x, index);
+  multiply_panel<Plain>(p, x, index);
 }
 
 template <typename Weight, typename Value>

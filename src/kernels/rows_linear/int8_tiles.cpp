@@ -50,7 +50,8 @@ MAMBIFY_INLINE int32_t load_quad(const Int8Inputs& x, int64_t quad) {
   return values;
 }
 
-using Integers = int32_t __attribute__((vector_size(kHalf * sizeof(int32_t))));
+using Lanes = Floats<kHalf>;
+using Integers = Register<kHalf>::Integers;
 
 // sums[j] += the products of four weights of output j with four inputs.
 MAMBIFY_AVX512_VNNI inline Integers add_products(Integers sums, const void* weights, __m512i x) {
@@ -78,17 +79,20 @@ MAMBIFY_AVX512_VNNI void tile_vnni(const Int8Group* panel, int64_t groups, const
       }
     }
     prefetch_behind(&group.scales);
-    Lanes low_scales, high_scales;
-    load_panel(group.scales, low_scales, high_scales);
+    Lanes scales[2];
+    load_pair<kHalf>(group.scales, /*pair=*/0, scales);
     for (int r = 0; r < kRows; ++r) {
       const float scale = x[r * groups + g].scale;
       low[r] =
-          _mm512_fmadd_ps(__builtin_convertvector(low_dots[r], Lanes), low_scales * scale, low[r]);
-      high[r] = _mm512_fmadd_ps(__builtin_convertvector(high_dots[r], Lanes), high_scales * scale,
-                                high[r]);
+          _mm512_fmadd_ps(__builtin_convertvector(low_dots[r], Lanes), scales[0] * scale, low[r]);
+      high[r] =
+          _mm512_fmadd_ps(__builtin_convertvector(high_dots[r], Lanes), scales[1] * scale, high[r]);
     }
   }
-  for (int r = 0; r < kRows; ++r) store_panel(low[r], high[r], y + r * kPanel);
+  for (int r = 0; r < kRows; ++r) {
+    store_register<kHalf>(low[r], y + r * kPanel);
+    store_register<kHalf>(high[r], y + r * kPanel + kHalf);
+  }
 }
 // Each row takes four of the 32 registers.
 constexpr Int8Tile kVnniTiles[] = {tile_vnni<1>, tile_vnni<2>, tile_vnni<3>, tile_vnni<4>,

@@ -1,36 +1,51 @@
-// The outputs of a panel as two vectors, each one register of AVX-512 or two of AVX2.
+// A panel's outputs as registers of kWidth floats: two with AVX-512, four with AVX2.
 #pragma once
 
 #include <cstdint>
 #include <cstring>
 
+#include "kernels/lanes.h"
 #include "kernels/rows_linear/params.h"
-#include "kernels/simd.h"
 
 namespace mambify::kernels {
 
+template <int kWidth>
+using Floats = typename Register<kWidth>::Floats;
+
 inline constexpr int64_t kHalf = kPanel / 2;
+template <int kWidth>
+inline constexpr int kRegistersOfPanel = kPanel / kWidth;
 
-using Lanes = float __attribute__((vector_size(kHalf * sizeof(float))));
-using Words = uint32_t __attribute__((vector_size(kHalf * sizeof(float))));
-
-// One value for each output, in the places of place_in_panel.
-MAMBIFY_INLINE void load_panel(const float* packed, Lanes& low, Lanes& high) {
-  std::memcpy(&low, packed, sizeof(Lanes));
-  std::memcpy(&high, packed + kHalf, sizeof(Lanes));
+// Registers go in pairs, as one load of Bf16 weights makes two. Which outputs those of a pair start
+// at; the first argument chooses the type.
+template <int kWidth>
+inline constexpr int kPairsOfPanel = kRegistersOfPanel<kWidth> / 2;
+template <int kWidth>
+constexpr int64_t place_in_pair(const float*, int pair, int second) {
+  return (2 * pair + second) * kWidth;
+}
+template <int kWidth>
+constexpr int64_t place_in_pair(const Bf16*, int pair, int second) {
+  return pair * kWidth + second * kHalf;
 }
 
-MAMBIFY_INLINE void load_panel(const Bf16* packed, Lanes& low, Lanes& high) {
-  Words pairs;
-  std::memcpy(&pairs, packed, sizeof(Words));
-  const Words shifted = pairs << 16, masked = pairs & 0xffff0000u;
-  std::memcpy(&low, &shifted, sizeof(Lanes));
-  std::memcpy(&high, &masked, sizeof(Lanes));
+// One value for each output of a pair, in the places of place_in_panel.
+template <int kWidth>
+MAMBIFY_INLINE void load_pair(const float* packed, int pair, Floats<kWidth> (&floats)[2]) {
+  load_register<kWidth>(packed + 2 * pair * kWidth, floats[0]);
+  load_register<kWidth>(packed + (2 * pair + 1) * kWidth, floats[1]);
+}
+template <int kWidth>
+MAMBIFY_INLINE void load_pair(const Bf16* packed, int pair, Floats<kWidth> (&floats)[2]) {
+  typename Register<kWidth>::Words words;
+  std::memcpy(&words, packed + 2 * pair * kWidth, sizeof(words));
+  floats[0] = reinterpret_cast<Floats<kWidth>>(words << 16);
+  floats[1] = reinterpret_cast<Floats<kWidth>>(words & 0xffff0000u);
 }
 
-MAMBIFY_INLINE void store_panel(const Lanes& low, const Lanes& high, float* y) {
-  std::memcpy(y, &low, sizeof(Lanes));
-  std::memcpy(y + kHalf, &high, sizeof(Lanes));
+template <int kWidth>
+MAMBIFY_INLINE void store_register(const Floats<kWidth>& floats, float* y) {
+  std::memcpy(y, &floats, sizeof(floats));
 }
 
 // A panel's sums to where the outputs are that it has.
