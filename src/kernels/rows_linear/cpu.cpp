@@ -113,7 +113,8 @@ MAMBIFY_INLINE void multiply_groups(const Grid* panel, const float* x, int64_t x
   std::fill_n(sums, kRows * kPanel, 0.0f);
   for (int64_t g = 0; g < groups; ++g) {
     prefetch_behind(&panel[g], sizeof(Grid));
-    const float* inputs = x + g * kGroup;
+    Scales<kWidth> scales;
+    load_scales<kWidth>(panel[g], scales);
     for (int first = 0; first < kRegistersOfPanel<kWidth>; first += kSpan) {
       Floats<kWidth> held[kRows][kSpan];
       for (int row = 0; row < kRows; ++row) {
@@ -121,14 +122,17 @@ MAMBIFY_INLINE void multiply_groups(const Grid* panel, const float* x, int64_t x
           load_register<kWidth>(sums + row * kPanel + (first + r) * kWidth, held[row][r]);
         }
       }
-      const auto multiply = [&](int64_t i, const Floats<kWidth>(&weights)[kSpan])
-          __attribute__((always_inline)) {
-        for (int row = 0; row < kRows; ++row) {
-          const float value = inputs[row * x_stride + i];
-          for (int r = 0; r < kSpan; ++r) held[row][r] += value * weights[r];
-        }
-      };
-      for_each_input<kWidth, kSpan, Value>(panel[g], first, multiply);
+      for (int word = 0; word < kWords<Grid>; ++word) {
+        const float* inputs = x + g * kGroup + word * kCodes<Grid>;
+        const auto multiply = [&](int i, const Floats<kWidth>(&weights)[kSpan])
+            __attribute__((always_inline)) {
+          for (int row = 0; row < kRows; ++row) {
+            const float value = inputs[row * x_stride + i];
+            for (int r = 0; r < kSpan; ++r) held[row][r] += value * weights[r];
+          }
+        };
+        for_each_input<kWidth, kSpan, Value>(panel[g], word, first, scales, multiply);
+      }
       for (int row = 0; row < kRows; ++row) {
         for (int r = 0; r < kSpan; ++r) {
           store_register<kWidth>(held[row][r], sums + row * kPanel + (first + r) * kWidth);
@@ -142,13 +146,19 @@ MAMBIFY_INLINE void multiply_groups(const Grid* panel, const float* x, int64_t x
 template <int kWidth, typename Value, typename Grid>
 MAMBIFY_INLINE void expand(const Grid* groups, int64_t inputs, float* weights) {
   for (int64_t begin = 0; begin < inputs; begin += kGroup) {
-    prefetch_behind(&groups[begin / kGroup], sizeof(Grid));
-    for (int r = 0; r < kRegistersOfPanel<kWidth>; ++r) {
-      const auto keep = [&](int64_t i, const Floats<kWidth>(&floats)[1])
-          __attribute__((always_inline)) {
-        store_register<kWidth>(floats[0], weights + (begin + i) * kPanel + r * kWidth);
-      };
-      for_each_input<kWidth, 1, Value>(groups[begin / kGroup], r, keep);
+    const Grid& group = groups[begin / kGroup];
+    prefetch_behind(&group, sizeof(Grid));
+    Scales<kWidth> scales;
+    load_scales<kWidth>(group, scales);
+    for (int word = 0; word < kWords<Grid>; ++word) {
+      float* of_word = weights + (begin + word * kCodes<Grid>)*kPanel;
+      for (int r = 0; r < kRegistersOfPanel<kWidth>; ++r) {
+        const auto keep = [&](int i, const Floats<kWidth>(&floats)[1])
+            __attribute__((always_inline)) {
+          store_register<kWidth>(floats[0], of_word + i * kPanel + r * kWidth);
+        };
+        for_each_input<kWidth, 1, Value>(group, word, r, scales, keep);
+      }
     }
   }
 }

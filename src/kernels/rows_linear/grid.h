@@ -41,54 +41,60 @@ MAMBIFY_INLINE void round_to(const Bf16*, Floats<kWidth>& weights) {
   weights = (large + weights) - large;
 }
 
-// Calls use(input, weights) for each input of a group with its weights, kSpan registers of the
-// panel from `first` on, as Weight holds them. A code times the step is exact, so that there is one
-// way to round its sum with the base.
-template <int kWidth, int kSpan, int kBits, typename Weight, typename Use>
-MAMBIFY_INLINE void for_each_input(const uint32_t (*words)[kPanel], int first,
-                                   const Floats<kWidth> (&steps)[kSpan],
-                                   const Floats<kWidth> (&bases)[kSpan], const Use& use) {
-  using Words = typename Register<kWidth>::Words;
+// Of a type of groups: bits of a code, codes of a word, and words of an output.
+template <typename Grid>
+inline constexpr int kBits = std::is_same_v<Grid, Grid4Group> ? 4 : 8;
+template <typename Grid>
+inline constexpr int kCodes = 32 / kBits<Grid>;
+template <typename Grid>
+inline constexpr int kWords = kGroup / kCodes<Grid>;
+
+// What the codes of a group are multiplied by and added to, for all outputs of the panel.
+template <int kWidth>
+struct Scales {
+  Floats<kWidth> steps[kRegistersOfPanel<kWidth>], bases[kRegistersOfPanel<kWidth>];
+};
+template <int kWidth>
+MAMBIFY_INLINE void load_scales(const Grid4Group& group, Scales<kWidth>& scales) {
+  for (int r = 0; r < kRegistersOfPanel<kWidth>; ++r) {
+    load_halves<kWidth>(group.steps + r * kWidth, scales.steps[r]);
+    load_halves<kWidth>(group.bases + r * kWidth, scales.bases[r]);
+  }
+}
+template <int kWidth>
+MAMBIFY_INLINE void load_scales(const Grid8Group& group, Scales<kWidth>& scales) {
+  for (int r = 0; r < kRegistersOfPanel<kWidth>; ++r) {
+    load_halves<kWidth>(group.steps + r * kWidth, scales.steps[r]);
+    scales.bases[r] = scales.steps[r] * -128.0f;
+  }
+}
+
+// Calls use(i, weights) for each input i of a word of a group with its weights, kSpan registers of
+// the panel from `first` on, as Weight holds them. A code times the step is exact, so that there is
+// one way to round its sum with the base.
+template <int kWidth, int kSpan, typename Weight, typename Grid, typename Use>
+MAMBIFY_INLINE void for_each_input(const Grid& group, int word, int first,
+                                   const Scales<kWidth>& scales, const Use& use) {
   using Integers = typename Register<kWidth>::Integers;
   constexpr const Weight* kType = nullptr;
-  constexpr int kCodes = 32 / kBits;
-  for (int64_t i = 0; i < kGroup; i += kCodes) {
-    Words codes[kSpan];
-    for (int r = 0; r < kSpan; ++r) {
-      std::memcpy(&codes[r], words[i / kCodes] + (first + r) * kWidth, sizeof(Words));
-    }
+  typename Register<kWidth>::Words codes[kSpan];
+  Floats<kWidth> steps[kSpan], bases[kSpan];
+  for (int r = 0; r < kSpan; ++r) {
+    std::memcpy(&codes[r], group.codes[word] + (first + r) * kWidth, sizeof(codes[r]));
+    steps[r] = scales.steps[first + r];
+    bases[r] = scales.bases[first + r];
+  }
 #pragma GCC unroll 8
-    for (int j = 0; j < kCodes; ++j) {
-      Floats<kWidth> weights[kSpan];
-      for (int r = 0; r < kSpan; ++r) {
-        const auto code = reinterpret_cast<Integers>(codes[r] & ((1u << kBits) - 1));
-        codes[r] >>= kBits;
-        weights[r] = __builtin_convertvector(code, Floats<kWidth>) * steps[r] + bases[r];
-        round_to<kWidth>(kType, weights[r]);
-      }
-      use(i + j, weights);
+  for (int i = 0; i < kCodes<Grid>; ++i) {
+    Floats<kWidth> weights[kSpan];
+    for (int r = 0; r < kSpan; ++r) {
+      const auto code = reinterpret_cast<Integers>(codes[r] & ((1u << kBits<Grid>)-1));
+      codes[r] >>= kBits<Grid>;
+      weights[r] = __builtin_convertvector(code, Floats<kWidth>) * steps[r] + bases[r];
+      round_to<kWidth>(kType, weights[r]);
     }
+    use(i, weights);
   }
-}
-
-template <int kWidth, int kSpan, typename Weight, typename Use>
-MAMBIFY_INLINE void for_each_input(const Grid4Group& group, int first, const Use& use) {
-  Floats<kWidth> steps[kSpan], bases[kSpan];
-  for (int r = 0; r < kSpan; ++r) {
-    load_halves<kWidth>(group.steps + (first + r) * kWidth, steps[r]);
-    load_halves<kWidth>(group.bases + (first + r) * kWidth, bases[r]);
-  }
-  for_each_input<kWidth, kSpan, 4, Weight>(group.codes, first, steps, bases, use);
-}
-
-template <int kWidth, int kSpan, typename Weight, typename Use>
-MAMBIFY_INLINE void for_each_input(const Grid8Group& group, int first, const Use& use) {
-  Floats<kWidth> steps[kSpan], bases[kSpan];
-  for (int r = 0; r < kSpan; ++r) {
-    load_halves<kWidth>(group.steps + (first + r) * kWidth, steps[r]);
-    bases[r] = steps[r] * -128.0f;
-  }
-  for_each_input<kWidth, kSpan, 8, Weight>(group.codes, first, steps, bases, use);
 }
 
 }  // namespace mambify::kernels
