@@ -149,6 +149,7 @@ void Engine::admit() {
       row.tokens.clear();
     }
     row.sequence = std::make_unique<Sequence>(std::move(request), tokenizer_);
+    row.sequence->drafts = draft_lengths_.begin();
     GenerationResult& result = row.sequence->result;
     result.reused_tokens = static_cast<int64_t>(row.tokens.size());
     row.tokens = row.sequence->request.prompt;
@@ -313,7 +314,8 @@ void Engine::decode(const std::vector<int64_t>& rows) {
     result.cycles += 1;
     result.drafted += static_cast<int64_t>(guess.size());
     result.accepted += static_cast<int64_t>(right);
-    sequence.drafts.add(static_cast<int64_t>(guess.size()), static_cast<int64_t>(right));
+    draft_lengths_.add_guesses(sequence.drafts, static_cast<int64_t>(guess.size()),
+                               static_cast<int64_t>(right));
     next += guess.size() + 1;
     if (reason) finish(rows[i], *reason);
   }
