@@ -58,6 +58,14 @@ class CudaPass {
  private:
   using Linear = kernels::PassLinearParams<T>;
 
+  // Bytes of the weights behind a small kernel that are brought to the L2 cache while it runs.
+  static constexpr int64_t kMostPrefetched = 16 << 20;
+  static kernels::Prefetch weights_of(const CudaMatrix& matrix) {
+    return {.data = matrix.memory.as<void>(),
+            .bytes = std::min(matrix.memory.bytes(), kMostPrefetched)};
+  }
+  static const T* elements_of(const kernels::DeviceMemory& memory) { return memory.as<T>(); }
+
   // Allocates, or counts what it would and throws Error when that is more than the device has.
   void allocate(bool counts_only);
   // A product with a matrix; p: all but the weight and its sizes, `outputs` where it is not all.
