@@ -14,7 +14,7 @@ inline constexpr int64_t kLanes = 16;
 
 // What a register of kWidth numbers of 32 bits holds. Kernels take the width that their instruction
 // set has: a wider vector type, which compilers accept, goes through memory at each operation.
-template <int kWidth>
+template <int64_t kWidth>
 struct Register {  // typedef: GCC ignores the attribute in a `using` that depends on a parameter
   typedef float Floats __attribute__((vector_size(kWidth * sizeof(float))));
   typedef uint32_t Words __attribute__((vector_size(kWidth * sizeof(uint32_t))));
@@ -24,11 +24,11 @@ struct Register {  // typedef: GCC ignores the attribute in a `using` that depen
 
 // kWidth neighbours. Written out because compilers mix the two widths of Bf16 and float in ways
 // that cost more than the sums.
-template <int kWidth>
+template <int64_t kWidth>
 MAMBIFY_INLINE void load_register(const float* x, typename Register<kWidth>::Floats& floats) {
   std::memcpy(&floats, x, sizeof(floats));
 }
-template <int kWidth>
+template <int64_t kWidth>
 MAMBIFY_INLINE void load_register(const Bf16* x, typename Register<kWidth>::Floats& floats) {
   using Words = typename Register<kWidth>::Words;
   typename Register<kWidth>::Halves bits;

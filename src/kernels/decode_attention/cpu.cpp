@@ -22,13 +22,13 @@ struct Running {
   float total = 0;
 };
 
-template <int kWidth, typename T>
+template <int64_t kWidth, typename T>
 MAMBIFY_INLINE float dot(const float* q, const T* key, int64_t width) {
-  constexpr int kRegisters = kLanes / kWidth;
+  constexpr int64_t kRegisters = kLanes / kWidth;
   typename Register<kWidth>::Floats sums[kRegisters] = {}, a, b;
   int64_t i = 0;
   for (; i + kLanes <= width; i += kLanes) {
-    for (int r = 0; r < kRegisters; ++r) {
+    for (int64_t r = 0; r < kRegisters; ++r) {
       load_register<kWidth>(q + i + r * kWidth, a);
       load_register<kWidth>(key + i + r * kWidth, b);
       sums[r] += a * b;
@@ -41,16 +41,16 @@ MAMBIFY_INLINE float dot(const float* q, const T* key, int64_t width) {
 }
 
 // y = rescale y + the values of a block times their weights, for kCount registers of a head.
-template <int kWidth, int kCount, typename T>
+template <int64_t kWidth, int64_t kCount, typename T>
 MAMBIFY_INLINE void add_values(const T* values, int64_t positions, int64_t width,
                                const float* weights, float rescale, float* y) {
   typename Register<kWidth>::Floats sums[kCount], value;
-  for (int i = 0; i < kCount; ++i) {
+  for (int64_t i = 0; i < kCount; ++i) {
     load_register<kWidth>(y + i * kWidth, sums[i]);
     sums[i] *= rescale;
   }
   for (int64_t t = 0; t < positions; ++t) {
-    for (int i = 0; i < kCount; ++i) {
+    for (int64_t i = 0; i < kCount; ++i) {
       load_register<kWidth>(values + t * width + i * kWidth, value);
       sums[i] += weights[t] * value;
     }
@@ -59,7 +59,7 @@ MAMBIFY_INLINE void add_values(const T* values, int64_t positions, int64_t width
 }
 
 // One query head over one block. Its output so far, y, is relative to exp(running.largest).
-template <int kWidth, typename T>
+template <int64_t kWidth, typename T>
 MAMBIFY_INLINE void attend_block(const T* keys, const T* values, int64_t positions, int64_t width,
                                  float scale, const float* q, Running& running, float* y) {
   float scores[kBlock];
@@ -93,7 +93,7 @@ MAMBIFY_INLINE void attend_block(const T* keys, const T* values, int64_t positio
 
 // The query heads that share one key/value head of one sequence, so that a block of the cache is
 // still in the first-level cache when the next of them reads it.
-template <int kWidth, typename T>
+template <int64_t kWidth, typename T>
 MAMBIFY_INLINE void attend(const DecodeAttentionParams<T>& p, int64_t sequence, int64_t group) {
   const int64_t repeats = p.heads / p.groups, size = repeats * p.width;
   const int64_t offset = p.rows[sequence] * p.row_stride + group * p.group_stride;

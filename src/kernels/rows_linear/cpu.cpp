@@ -61,15 +61,15 @@ class FloatRows {
 
 // kRows rows of x by a panel's weights of some inputs, kSpan pairs of registers at a time, on top
 // of what `sums` ([kRows, kPanel]) holds unless these are the first.
-template <int kWidth, int kRows, int kSpan, typename Weight>
+template <int64_t kWidth, int64_t kRows, int64_t kSpan, typename Weight>
 MAMBIFY_INLINE void multiply_tile(const Weight* panel, const float* x, int64_t x_stride,
                                   int64_t inputs, bool is_first, bool prefetches, float* sums) {
-  for (int first = 0; first < kPairsOfPanel<kWidth>; first += kSpan) {
+  for (int64_t first = 0; first < kPairsOfPanel<kWidth>; first += kSpan) {
     Floats<kWidth> held[kRows][kSpan][2] = {};
     const auto for_each_sum = [&](const auto& use) __attribute__((always_inline)) {
-      for (int row = 0; row < kRows; ++row) {
-        for (int pair = 0; pair < kSpan; ++pair) {
-          for (int k = 0; k < 2; ++k) {
+      for (int64_t row = 0; row < kRows; ++row) {
+        for (int64_t pair = 0; pair < kSpan; ++pair) {
+          for (int64_t k = 0; k < 2; ++k) {
             use(held[row][pair][k],
                 sums + row * kPanel + place_in_pair<kWidth>(panel, first + pair, k));
           }
@@ -81,12 +81,12 @@ MAMBIFY_INLINE void multiply_tile(const Weight* panel, const float* x, int64_t x
                        __attribute__((always_inline)) { load_register<kWidth>(from, sum); });
     }
     const auto multiply = [&](int64_t i) __attribute__((always_inline)) {
-      for (int pair = 0; pair < kSpan; ++pair) {
+      for (int64_t pair = 0; pair < kSpan; ++pair) {
         Floats<kWidth> weights[2];
         load_pair<kWidth>(panel + i * kPanel, first + pair, weights);
-        for (int row = 0; row < kRows; ++row) {
+        for (int64_t row = 0; row < kRows; ++row) {
           const float value = x[row * x_stride + i];
-          for (int k = 0; k < 2; ++k) held[row][pair][k] += value * weights[k];
+          for (int64_t k = 0; k < 2; ++k) held[row][pair][k] += value * weights[k];
         }
       }
     };
@@ -107,7 +107,7 @@ MAMBIFY_INLINE void multiply_tile(const Weight* panel, const float* x, int64_t x
 // As multiply_tile, for all inputs of a panel of groups, whose weights are floats in registers
 // only. kSpan registers of the panel at a time: enough of them that one chain of sums does not wait
 // for itself, and no more than fit.
-template <int kWidth, int kRows, int kSpan, typename Value, typename Grid>
+template <int64_t kWidth, int64_t kRows, int64_t kSpan, typename Value, typename Grid>
 MAMBIFY_INLINE void multiply_groups(const Grid* panel, const float* x, int64_t x_stride,
                                     int64_t groups, float* sums) {
   std::fill_n(sums, kRows * kPanel, 0.0f);
@@ -115,26 +115,26 @@ MAMBIFY_INLINE void multiply_groups(const Grid* panel, const float* x, int64_t x
     prefetch_behind(&panel[g], sizeof(Grid));
     Scales<kWidth> scales;
     load_scales<kWidth>(panel[g], scales);
-    for (int first = 0; first < kRegistersOfPanel<kWidth>; first += kSpan) {
+    for (int64_t first = 0; first < kRegistersOfPanel<kWidth>; first += kSpan) {
       Floats<kWidth> held[kRows][kSpan];
-      for (int row = 0; row < kRows; ++row) {
-        for (int r = 0; r < kSpan; ++r) {
+      for (int64_t row = 0; row < kRows; ++row) {
+        for (int64_t r = 0; r < kSpan; ++r) {
           load_register<kWidth>(sums + row * kPanel + (first + r) * kWidth, held[row][r]);
         }
       }
-      for (int word = 0; word < kWords<Grid>; ++word) {
+      for (int64_t word = 0; word < kWords<Grid>; ++word) {
         const float* inputs = x + g * kGroup + word * kCodes<Grid>;
-        const auto multiply = [&](int i, const Floats<kWidth>(&weights)[kSpan])
+        const auto multiply = [&](int64_t i, const Floats<kWidth>(&weights)[kSpan])
             __attribute__((always_inline)) {
-          for (int row = 0; row < kRows; ++row) {
+          for (int64_t row = 0; row < kRows; ++row) {
             const float value = inputs[row * x_stride + i];
-            for (int r = 0; r < kSpan; ++r) held[row][r] += value * weights[r];
+            for (int64_t r = 0; r < kSpan; ++r) held[row][r] += value * weights[r];
           }
         };
         for_each_input<kWidth, kSpan, Value>(panel[g], word, first, scales, multiply);
       }
-      for (int row = 0; row < kRows; ++row) {
-        for (int r = 0; r < kSpan; ++r) {
+      for (int64_t row = 0; row < kRows; ++row) {
+        for (int64_t r = 0; r < kSpan; ++r) {
           store_register<kWidth>(held[row][r], sums + row * kPanel + (first + r) * kWidth);
         }
       }
@@ -143,17 +143,17 @@ MAMBIFY_INLINE void multiply_groups(const Grid* panel, const float* x, int64_t x
 }
 
 // Some inputs' weights as floats. weights: [inputs, kPanel].
-template <int kWidth, typename Value, typename Grid>
+template <int64_t kWidth, typename Value, typename Grid>
 MAMBIFY_INLINE void expand(const Grid* groups, int64_t inputs, float* weights) {
   for (int64_t begin = 0; begin < inputs; begin += kGroup) {
     const Grid& group = groups[begin / kGroup];
     prefetch_behind(&group, sizeof(Grid));
     Scales<kWidth> scales;
     load_scales<kWidth>(group, scales);
-    for (int word = 0; word < kWords<Grid>; ++word) {
+    for (int64_t word = 0; word < kWords<Grid>; ++word) {
       float* of_word = weights + (begin + word * kCodes<Grid>)*kPanel;
-      for (int r = 0; r < kRegistersOfPanel<kWidth>; ++r) {
-        const auto keep = [&](int i, const Floats<kWidth>(&floats)[1])
+      for (int64_t r = 0; r < kRegistersOfPanel<kWidth>; ++r) {
+        const auto keep = [&](int64_t i, const Floats<kWidth>(&floats)[1])
             __attribute__((always_inline)) {
           store_register<kWidth>(floats[0], of_word + i * kPanel + r * kWidth);
         };
@@ -164,10 +164,10 @@ MAMBIFY_INLINE void expand(const Grid* groups, int64_t inputs, float* weights) {
 }
 
 // body(count) with a number of rows up to kMost, known at run time only, as a constant.
-template <int kMost, typename Body>
+template <int64_t kMost, typename Body>
 MAMBIFY_INLINE void with_rows(int64_t rows, const Body& body) {
   if (rows == kMost) {
-    body(std::integral_constant<int, kMost>{});
+    body(std::integral_constant<int64_t, kMost>{});
   } else if constexpr (kMost > 1) {
     with_rows<kMost - 1>(rows, body);
   }
@@ -180,31 +180,31 @@ const Weight* panel_at(const Weight* packed, int64_t inputs, int64_t index) {
 
 // What the registers of an instruction set are good for, of kWidth floats each.
 struct Avx512 {
-  static constexpr int kWidth = 16;
-  static constexpr int kRows = 12;      // of a tile
-  static constexpr int kSums = 24;      // of a tile, in registers
-  static constexpr int kGridRows = 12;  // beside what weights on grids are made from
-  static constexpr int kGridSums = 10;
+  static constexpr int64_t kWidth = 16;
+  static constexpr int64_t kRows = 12;      // of a tile
+  static constexpr int64_t kSums = 24;      // of a tile, in registers
+  static constexpr int64_t kGridRows = 12;  // beside what weights on grids are made from
+  static constexpr int64_t kGridSums = 10;
 };
 struct Avx2 {
-  static constexpr int kWidth = 8;
-  static constexpr int kRows = 6;
-  static constexpr int kSums = 12;
-  static constexpr int kGridRows = 3;
-  static constexpr int kGridSums = 6;
+  static constexpr int64_t kWidth = 8;
+  static constexpr int64_t kRows = 6;
+  static constexpr int64_t kSums = 12;
+  static constexpr int64_t kGridRows = 3;
+  static constexpr int64_t kGridSums = 6;
 };
 struct Plain {
-  static constexpr int kWidth = 4;
-  static constexpr int kRows = 1;
-  static constexpr int kSums = 8;
-  static constexpr int kGridRows = 1;
-  static constexpr int kGridSums = 8;
+  static constexpr int64_t kWidth = 4;
+  static constexpr int64_t kRows = 1;
+  static constexpr int64_t kSums = 8;
+  static constexpr int64_t kGridRows = 1;
+  static constexpr int64_t kGridSums = 8;
 };
 
 // How many pairs of registers of a panel a tile of so many rows fills at a time.
 template <typename Set>
 constexpr int pairs_of_tile(int64_t rows) {
-  int pairs = kPairsOfPanel<Set::kWidth>;
+  int64_t pairs = kPairsOfPanel<Set::kWidth>;
   while (2 * pairs * rows > Set::kSums && pairs > 1) pairs /= 2;
   return pairs;
 }
@@ -213,12 +213,12 @@ constexpr int pairs_of_tile(int64_t rows) {
 template <typename Set, typename Value, typename Weight>
 MAMBIFY_INLINE void multiply_rows(int64_t rows, const Weight* panel, const float* x,
                                   int64_t x_stride, int64_t inputs, float* sums) {
-  constexpr int kWidth = Set::kWidth, kMost = Set::kRows;
+  constexpr int64_t kWidth = Set::kWidth, kMost = Set::kRows;
   if constexpr (kIsGrid<Weight>) {
     if (rows <= Set::kGridRows) {
       with_rows<Set::kGridRows>(
           rows, [&](auto count) __attribute__((always_inline)) {
-            constexpr int kSpan = 2 * count <= Set::kGridSums ? 2 : 1;
+            constexpr int64_t kSpan = 2 * count <= Set::kGridSums ? 2 : 1;
             multiply_groups<kWidth, count, kSpan, Value>(panel, x, x_stride, groups_of(inputs),
                                                          sums);
           });

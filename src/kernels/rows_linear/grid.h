@@ -16,7 +16,7 @@ inline constexpr bool kIsGrid =
 
 // The floats of so many half precision numbers, none of which is infinite or NaN. Their exponent is
 // shifted to where that of fp32 is, and then put right by a product that is exact.
-template <int kWidth>
+template <int64_t kWidth>
 MAMBIFY_INLINE void load_halves(const uint16_t* halves, Floats<kWidth>& floats) {
   using Words = typename Register<kWidth>::Words;
   typename Register<kWidth>::Halves narrow;
@@ -29,13 +29,13 @@ MAMBIFY_INLINE void load_halves(const uint16_t* halves, Floats<kWidth>& floats) 
 }
 
 // Rounds weights to what a type holds.
-template <int kWidth>
+template <int64_t kWidth>
 MAMBIFY_INLINE void round_to(const float*, Floats<kWidth>&) {}
 // The nearest Bf16, ties to even, by two sums: the last place of a number 2^16 times as large is
 // where that of a Bf16 is, and that number is even there (after Veltkamp, 1968). However products
 // and sums are contracted, there is one rounding. Not for the ends of the exponents, where no grid
 // reaches.
-template <int kWidth>
+template <int64_t kWidth>
 MAMBIFY_INLINE void round_to(const Bf16*, Floats<kWidth>& weights) {
   const Floats<kWidth> large = weights * 65536.0f;
   weights = (large + weights) - large;
@@ -43,27 +43,27 @@ MAMBIFY_INLINE void round_to(const Bf16*, Floats<kWidth>& weights) {
 
 // Of a type of groups: bits of a code, codes of a word, and words of an output.
 template <typename Grid>
-inline constexpr int kBits = std::is_same_v<Grid, Grid4Group> ? 4 : 8;
+inline constexpr int64_t kBits = std::is_same_v<Grid, Grid4Group> ? 4 : 8;
 template <typename Grid>
-inline constexpr int kCodes = 32 / kBits<Grid>;
+inline constexpr int64_t kCodes = 32 / kBits<Grid>;
 template <typename Grid>
-inline constexpr int kWords = kGroup / kCodes<Grid>;
+inline constexpr int64_t kWords = kGroup / kCodes<Grid>;
 
 // What the codes of a group are multiplied by and added to, for all outputs of the panel.
-template <int kWidth>
+template <int64_t kWidth>
 struct Scales {
   Floats<kWidth> steps[kRegistersOfPanel<kWidth>], bases[kRegistersOfPanel<kWidth>];
 };
-template <int kWidth>
+template <int64_t kWidth>
 MAMBIFY_INLINE void load_scales(const Grid4Group& group, Scales<kWidth>& scales) {
-  for (int r = 0; r < kRegistersOfPanel<kWidth>; ++r) {
+  for (int64_t r = 0; r < kRegistersOfPanel<kWidth>; ++r) {
     load_halves<kWidth>(group.steps + r * kWidth, scales.steps[r]);
     load_halves<kWidth>(group.bases + r * kWidth, scales.bases[r]);
   }
 }
-template <int kWidth>
+template <int64_t kWidth>
 MAMBIFY_INLINE void load_scales(const Grid8Group& group, Scales<kWidth>& scales) {
-  for (int r = 0; r < kRegistersOfPanel<kWidth>; ++r) {
+  for (int64_t r = 0; r < kRegistersOfPanel<kWidth>; ++r) {
     load_halves<kWidth>(group.steps + r * kWidth, scales.steps[r]);
     scales.bases[r] = scales.steps[r] * -128.0f;
   }
@@ -72,22 +72,22 @@ MAMBIFY_INLINE void load_scales(const Grid8Group& group, Scales<kWidth>& scales)
 // Calls use(i, weights) for each input i of a word of a group with its weights, kSpan registers of
 // the panel from `first` on, as Weight holds them. A code times the step is exact, so that there is
 // one way to round its sum with the base.
-template <int kWidth, int kSpan, typename Weight, typename Grid, typename Use>
-MAMBIFY_INLINE void for_each_input(const Grid& group, int word, int first,
+template <int64_t kWidth, int64_t kSpan, typename Weight, typename Grid, typename Use>
+MAMBIFY_INLINE void for_each_input(const Grid& group, int64_t word, int64_t first,
                                    const Scales<kWidth>& scales, const Use& use) {
   using Integers = typename Register<kWidth>::Integers;
   constexpr const Weight* kType = nullptr;
   typename Register<kWidth>::Words codes[kSpan];
   Floats<kWidth> steps[kSpan], bases[kSpan];
-  for (int r = 0; r < kSpan; ++r) {
+  for (int64_t r = 0; r < kSpan; ++r) {
     std::memcpy(&codes[r], group.codes[word] + (first + r) * kWidth, sizeof(codes[r]));
     steps[r] = scales.steps[first + r];
     bases[r] = scales.bases[first + r];
   }
 #pragma GCC unroll 8
-  for (int i = 0; i < kCodes<Grid>; ++i) {
+  for (int64_t i = 0; i < kCodes<Grid>; ++i) {
     Floats<kWidth> weights[kSpan];
-    for (int r = 0; r < kSpan; ++r) {
+    for (int64_t r = 0; r < kSpan; ++r) {
       const auto code = reinterpret_cast<Integers>(codes[r] & ((1u << kBits<Grid>)-1));
       codes[r] >>= kBits<Grid>;
       weights[r] = __builtin_convertvector(code, Floats<kWidth>) * steps[r] + bases[r];

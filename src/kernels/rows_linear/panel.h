@@ -9,41 +9,41 @@
 
 namespace mambify::kernels {
 
-template <int kWidth>
+template <int64_t kWidth>
 using Floats = typename Register<kWidth>::Floats;
 
 inline constexpr int64_t kHalf = kPanel / 2;
-template <int kWidth>
-inline constexpr int kRegistersOfPanel = kPanel / kWidth;
+template <int64_t kWidth>
+inline constexpr int64_t kRegistersOfPanel = kPanel / kWidth;
 
 // Registers go in pairs, as one load of Bf16 weights makes two. Which outputs those of a pair start
 // at; the first argument chooses the type.
-template <int kWidth>
-inline constexpr int kPairsOfPanel = kRegistersOfPanel<kWidth> / 2;
-template <int kWidth>
-constexpr int64_t place_in_pair(const float*, int pair, int second) {
+template <int64_t kWidth>
+inline constexpr int64_t kPairsOfPanel = kRegistersOfPanel<kWidth> / 2;
+template <int64_t kWidth>
+constexpr int64_t place_in_pair(const float*, int64_t pair, int64_t second) {
   return (2 * pair + second) * kWidth;
 }
-template <int kWidth>
-constexpr int64_t place_in_pair(const Bf16*, int pair, int second) {
+template <int64_t kWidth>
+constexpr int64_t place_in_pair(const Bf16*, int64_t pair, int64_t second) {
   return pair * kWidth + second * kHalf;
 }
 
 // One value for each output of a pair, in the places of place_in_panel.
-template <int kWidth>
-MAMBIFY_INLINE void load_pair(const float* packed, int pair, Floats<kWidth> (&floats)[2]) {
+template <int64_t kWidth>
+MAMBIFY_INLINE void load_pair(const float* packed, int64_t pair, Floats<kWidth> (&floats)[2]) {
   load_register<kWidth>(packed + 2 * pair * kWidth, floats[0]);
   load_register<kWidth>(packed + (2 * pair + 1) * kWidth, floats[1]);
 }
-template <int kWidth>
-MAMBIFY_INLINE void load_pair(const Bf16* packed, int pair, Floats<kWidth> (&floats)[2]) {
+template <int64_t kWidth>
+MAMBIFY_INLINE void load_pair(const Bf16* packed, int64_t pair, Floats<kWidth> (&floats)[2]) {
   typename Register<kWidth>::Words words;
   std::memcpy(&words, packed + 2 * pair * kWidth, sizeof(words));
   floats[0] = reinterpret_cast<Floats<kWidth>>(words << 16);
   floats[1] = reinterpret_cast<Floats<kWidth>>(words & 0xffff0000u);
 }
 
-template <int kWidth>
+template <int64_t kWidth>
 MAMBIFY_INLINE void store_register(const Floats<kWidth>& floats, float* y) {
   std::memcpy(y, &floats, sizeof(floats));
 }
