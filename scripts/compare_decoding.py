@@ -27,6 +27,8 @@ def parse_arguments():
     parser.add_argument("--tokens", type=int, default=64, help="tokens timed in a run")
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--engines", default="transformers,llama.cpp", type=lambda text: text.split(","),
+                        help="beside mambify, a list with commas; packages of others are not needed")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     return parser.parse_args()
 
@@ -141,17 +143,18 @@ def main():
         rates, _, ids = run_mambify(arguments, "fp32", "int8")
         add("mambify int8", rates, ids)
 
-        folder = scratch / "hf"
-        subprocess.run(
-            [arguments.mambify, "--quiet", "convert", "--teacher", arguments.model, "--out",
-             str(folder), "--attention-fraction", "1"],
-            check=True,
-            stdout=subprocess.DEVNULL,
-        )
-        add("transformers fp32", *run_transformers(arguments, folder, "float32", prompt_ids))
-        add("transformers bf16", *run_transformers(arguments, folder, "bfloat16", prompt_ids))
+        if "transformers" in arguments.engines:
+            folder = scratch / "hf"
+            subprocess.run(
+                [arguments.mambify, "--quiet", "convert", "--teacher", arguments.model, "--out",
+                 str(folder), "--attention-fraction", "1"],
+                check=True,
+                stdout=subprocess.DEVNULL,
+            )
+            add("transformers fp32", *run_transformers(arguments, folder, "float32", prompt_ids))
+            add("transformers bf16", *run_transformers(arguments, folder, "bfloat16", prompt_ids))
 
-        for type_name in ("F32", "BF16", "Q8_0"):
+        for type_name in ("F32", "BF16", "Q8_0") if "llama.cpp" in arguments.engines else ():
             file = scratch / f"{type_name}.gguf"
             dequantised_gguf(arguments.model, file, type_name)
             add(f"llama.cpp {type_name.lower()}", *run_llama_cpp(arguments, file, prompt_ids))
