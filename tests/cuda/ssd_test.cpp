@@ -277,6 +277,24 @@ TYPED_TEST(SsdCuda, MatchesTheReferenceAtEveryShape) {
   }
 }
 
+// So many that a state's tiles are the large ones, whatever the heads.
+std::vector<int64_t> starts_of_many() {
+  std::vector<int64_t> starts{0};
+  for (int64_t document = 0; document < 50; ++document) {
+    starts.push_back(starts.back() + 7 * document % 90);
+  }
+  return starts;
+}
+
+TYPED_TEST(SsdCuda, MatchesTheReferenceWithManyDocuments) {
+  for (const Shape& shape : {kSmall, kLarge, kMamba2, kMixed}) {
+    expect_matches_reference<TypeParam>(make_inputs<TypeParam>(shape, starts_of_many(), 10),
+                                        "many documents, head_dim " +
+                                            std::to_string(shape.head_dim) + ", d_state " +
+                                            std::to_string(shape.d_state));
+  }
+}
+
 TYPED_TEST(SsdCuda, MatchesTheReferenceWithoutOptionalInputs) {
   Inputs in = make_inputs<TypeParam>(kSmall, {0, 40, 173}, 4);
   for (const char* name : {"dt_bias", "D", "initial_state"}) in.values.erase(name);
@@ -321,9 +339,9 @@ TYPED_TEST(SsdCuda, RunsGiveTheSameBitsWhateverTheStrides) {
   }
 }
 
-TYPED_TEST(SsdCuda, BitsOfADocumentDoNotDependOnItsNeighbours) {
-  const Inputs packed = make_inputs<TypeParam>(kSmall, {0, 1, 40, 40, 170, 200}, 9);
-  const Named<double> together = on_cuda<TypeParam>(packed);
+template <typename T>
+void expect_the_bits_of_documents_alone(const Inputs& packed) {
+  const Named<double> together = on_cuda<T>(packed);
   for (int64_t i = 0; i < packed.documents(); ++i) {
     const int64_t begin = packed.starts[i], length = packed.starts[i + 1] - begin;
     if (length == 0) continue;
@@ -334,7 +352,7 @@ TYPED_TEST(SsdCuda, BitsOfADocumentDoNotDependOnItsNeighbours) {
     }
     alone.values["initial_state"] =
         rows_of(packed.values.at("initial_state"), packed.documents(), i, 1);
-    const Named<double> out = on_cuda<TypeParam>(alone);
+    const Named<double> out = on_cuda<T>(alone);
     for (const char* name : {"y", "x", "dt", "B", "C"}) {
       EXPECT_TRUE(
           same_bits(out.at(name), rows_of(together.at(name), packed.tokens(), begin, length)))
@@ -343,6 +361,13 @@ TYPED_TEST(SsdCuda, BitsOfADocumentDoNotDependOnItsNeighbours) {
     EXPECT_TRUE(same_bits(out.at("final_state"),
                           rows_of(together.at("final_state"), packed.documents(), i, 1)));
   }
+}
+
+TYPED_TEST(SsdCuda, BitsOfADocumentDoNotDependOnItsNeighbours) {
+  expect_the_bits_of_documents_alone<TypeParam>(
+      make_inputs<TypeParam>(kSmall, {0, 1, 40, 40, 170, 200}, 9));
+  expect_the_bits_of_documents_alone<TypeParam>(
+      make_inputs<TypeParam>(kSmall, starts_of_many(), 11));
 }
 
 TYPED_TEST(SsdCuda, RefusesWhatItDoesNotTake) {
