@@ -5,6 +5,8 @@
 
 #include <optional>
 
+#include "kernels/parallel.h"
+
 namespace mambify {
 namespace {
 
@@ -21,6 +23,7 @@ class CpuRows : public ModelRows {
   int64_t length(int64_t row) const override { return state_.lengths[row]; }
 
   NextTokenScores read(std::span<const RowInput> inputs) override {
+    const kernels::KernelsHaveTheThreads kernels_have_the_threads;
     std::vector<int64_t> ids, scored;
     for (const RowInput& input : inputs) {
       ids.insert(ids.end(), input.tokens.begin(), input.tokens.end());

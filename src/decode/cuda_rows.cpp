@@ -1,6 +1,5 @@
 #include "decode/cuda_rows.h"
 
-#include <ATen/Parallel.h>
 #include <ATen/ops/empty.h>
 
 #include <algorithm>
@@ -9,6 +8,7 @@
 
 #include "core/error.h"
 #include "decode/cuda_pass.h"
+#include "kernels/parallel.h"
 
 namespace mambify {
 namespace {
@@ -86,14 +86,12 @@ class CudaRows : public ModelRows {
       copy_scores(pieces, scores.mutable_data_ptr<float>(),
                   [&](int64_t result) { return !draws_on_device(draws[result].sampling); });
     });
-    at::parallel_for(0, static_cast<int64_t>(draws.size()), 1, [&](int64_t begin, int64_t end) {
-      for (int64_t i = begin; i < end; ++i) {
-        const TokenDraw& draw = draws[i];
-        if (draws_on_device(draw.sampling)) continue;
-        const std::span<const float> row{scores.const_data_ptr<float>() + i * config_.vocab_size,
-                                         static_cast<size_t>(config_.vocab_size)};
-        drawn[i] = sample_token(row, draw.sampling, draw.sequence, draw.position);
-      }
+    kernels::parallel_tasks(static_cast<int64_t>(draws.size()), scores.numel(), [&](int64_t i) {
+      const TokenDraw& draw = draws[i];
+      if (draws_on_device(draw.sampling)) return;
+      const std::span<const float> row{scores.const_data_ptr<float>() + i * config_.vocab_size,
+                                       static_cast<size_t>(config_.vocab_size)};
+      drawn[i] = sample_token(row, draw.sampling, draw.sequence, draw.position);
     });
     if (std::ranges::find(drawn, -1) != drawn.end()) {
       throw Error("the model's logits hold no number to choose a token by");

@@ -1,6 +1,5 @@
 #include "decode/engine.h"
 
-#include <ATen/Parallel.h>
 #include <c10/core/InferenceMode.h>
 
 #include <algorithm>
@@ -10,6 +9,7 @@
 
 #include "core/error.h"
 #include "decode/stop_strings.h"
+#include "kernels/parallel.h"
 
 namespace mambify {
 
@@ -196,9 +196,8 @@ std::vector<TokenId> Engine::read_and_draw(const std::vector<RowInput>& inputs,
   }
   const NextTokenScores scores = model_rows_->read(inputs);
   std::vector<TokenId> drawn(draws.size());
-  at::parallel_for(0, scores.size(), 1, [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i) drawn[i] = draw_one(draws[i], scores[i]);
-  });
+  kernels::parallel_tasks(scores.size(), scores.numbers(),
+                          [&](int64_t i) { drawn[i] = draw_one(draws[i], scores[i]); });
   return drawn;
 }
 

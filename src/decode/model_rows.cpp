@@ -1,10 +1,9 @@
 #include "decode/model_rows.h"
 
-#include <ATen/Parallel.h>
-
 #include "core/error.h"
 #include "decode/cpu_rows.h"
 #include "decode/cuda_rows.h"
+#include "kernels/parallel.h"
 
 namespace mambify {
 
@@ -12,10 +11,8 @@ std::vector<TokenId> ModelRows::read_and_draw(std::span<const RowInput> inputs,
                                               std::span<const TokenDraw> draws) {
   const NextTokenScores scores = read(inputs);
   std::vector<TokenId> drawn(draws.size());
-  at::parallel_for(0, scores.size(), 1, [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i) {
-      drawn[i] = sample_token(scores[i], draws[i].sampling, draws[i].sequence, draws[i].position);
-    }
+  kernels::parallel_tasks(scores.size(), scores.numbers(), [&](int64_t i) {
+    drawn[i] = sample_token(scores[i], draws[i].sampling, draws[i].sequence, draws[i].position);
   });
   return drawn;
 }

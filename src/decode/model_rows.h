@@ -37,6 +37,7 @@ class NextTokenScores {
  public:
   explicit NextTokenScores(at::Tensor scores) : scores_(std::move(scores)) {}
   int64_t size() const { return scores_.size(0); }
+  int64_t numbers() const { return scores_.numel(); }
   // [vocab_size]
   std::span<const float> operator[](int64_t i) const {
     return {scores_.const_data_ptr<float>() + i * scores_.size(1),

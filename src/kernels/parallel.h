@@ -1,7 +1,5 @@
-// Dividing the work of a kernel over OpenMP's threads.
+// Dividing the work of a kernel over threads.
 #pragma once
-
-#include <omp.h>
 
 #include <algorithm>
 #include <atomic>
@@ -50,6 +48,29 @@ class alignas(64) TaskQueue {
   std::atomic<uint64_t> left_ = 0;  // begin and end, so that both are read and changed at once
 };
 
+// As many as OpenMP, and so LibTorch, is set to use; 1 inside a parallel region of theirs.
+int64_t usable_threads();
+
+// While it lives, OpenMP and LibTorch compute on this thread alone, and kernels on as many as
+// before. Threads of OpenMP go on using their processors for milliseconds after a region, in case
+// another comes; between small operations of LibTorch, kernels would have to do without them.
+class KernelsHaveTheThreads {
+ public:
+  KernelsHaveTheThreads();
+  ~KernelsHaveTheThreads();
+  KernelsHaveTheThreads(const KernelsHaveTheThreads&) = delete;
+  KernelsHaveTheThreads& operator=(const KernelsHaveTheThreads&) = delete;
+
+ private:
+  int64_t before_;
+};
+
+// Calls job(context, thread) on this thread, as thread 0, and on those of threads 1 to threads - 1
+// that come while it runs: a thread that the system has no processor for is not waited for, as at
+// the end of a region of OpenMP. Returns when all calls have,
+// and throws what one of them threw.
+void run_on_threads(int64_t threads, void (*job)(void* context, int64_t thread), void* context);
+
 // Calls body(task) for every task in [0, tasks), on one thread when there is little to do: starting
 // the others costs more than that. Each thread has neighbouring tasks, which reads memory in order,
 // and then helps the others, as cores do not get the same share of the memory. Every task runs
@@ -57,23 +78,27 @@ class alignas(64) TaskQueue {
 template <typename Body>
 void parallel_tasks(int64_t tasks, int64_t operations, const Body& body) {
   constexpr int64_t kSmall = 1 << 14;
-  // All of them even for few tasks: OpenMP ends the threads that a smaller team leaves over.
-  const int64_t threads = omp_get_max_threads();
-  if (threads == 1 || tasks <= 1 || operations <= kSmall || omp_in_parallel()) {
+  const int64_t threads = tasks <= 1 || operations <= kSmall ? 1 : usable_threads();
+  if (threads == 1) {
     for (int64_t task = 0; task < tasks; ++task) body(task);
     return;
   }
-  std::vector<TaskQueue> queues(threads);
-  for (int64_t i = 0; i < threads; ++i) queues[i].fill(part_of(tasks, threads, i));
-#pragma omp parallel
-  {
-    const int64_t own = omp_get_thread_num();
-    for (int64_t task; (task = queues[own].take_first()) >= 0;) body(task);
+  struct Job {
+    const Body& body;
+    std::vector<TaskQueue> queues;
+  };
+  Job job{body, std::vector<TaskQueue>(threads)};
+  for (int64_t i = 0; i < threads; ++i) job.queues[i].fill(part_of(tasks, threads, i));
+  const auto work = [](void* context, int64_t own) {
+    Job& job = *static_cast<Job*>(context);
+    for (int64_t task; (task = job.queues[own].take_first()) >= 0;) job.body(task);
+    const auto threads = static_cast<int64_t>(job.queues.size());
     for (int64_t i = 1; i < threads; ++i) {
-      TaskQueue& other = queues[(own + i) % threads];
-      for (int64_t task; (task = other.take_last()) >= 0;) body(task);
+      TaskQueue& other = job.queues[(own + i) % threads];
+      for (int64_t task; (task = other.take_last()) >= 0;) job.body(task);
     }
-  }
+  };
+  run_on_threads(threads, work, &job);
 }
 
 }  // namespace mambify::kernels

@@ -4,6 +4,7 @@
 #include "kernels/aligned.h"
 #include "kernels/lanes.h"
 #include "kernels/math.h"
+#include "kernels/parallel.h"
 #include "kernels/selective_scan/cpu_slabs.h"
 
 namespace mambify::kernels {
@@ -103,12 +104,10 @@ void forward_slab(const Params& p, const Work& w) {
 void selective_scan_forward_cpu(const Params& p) {
   const Slabs slabs(p);
   const std::vector<int64_t> offsets = checkpoint_offsets(p.starts, p.documents);
-#pragma omp parallel for collapse(2) schedule(dynamic)
-  for (int64_t document = 0; document < p.documents; ++document) {
-    for (int64_t slab = 0; slab < slabs.count; ++slab) {
-      forward_slab(p, make_work(p, slabs, document, slab, offsets[document]));
-    }
-  }
+  parallel_tasks(p.documents * slabs.count, operations_of(p), [&](int64_t task) {
+    const int64_t document = task / slabs.count;
+    forward_slab(p, make_work(p, slabs, document, task % slabs.count, offsets[document]));
+  });
 }
 
 }  // namespace mambify::kernels

@@ -4,6 +4,7 @@
 #include "kernels/aligned.h"
 #include "kernels/lanes.h"
 #include "kernels/math.h"
+#include "kernels/parallel.h"
 #include "kernels/selective_scan/cpu_slabs.h"
 
 namespace mambify::kernels {
@@ -211,18 +212,13 @@ void selective_scan_backward_cpu(const BackwardParams& b) {
   const std::vector<int64_t> offsets = checkpoint_offsets(p.starts, p.documents);
   const int64_t tokens = p.starts[p.documents], size = tokens * p.d_state;
   const AlignedFloats dB(slabs.count * size), dC(slabs.count * size);
-#pragma omp parallel
-  {
-#pragma omp for schedule(dynamic)
-    for (int64_t slab = 0; slab < slabs.count; ++slab) {
-      backward_slab(b, slabs, slab, offsets, {dB.data() + slab * size, dC.data() + slab * size});
-    }
-#pragma omp for
-    for (int64_t t = 0; t < tokens; ++t) {
-      sum_slabs(dB.data(), slabs.count, tokens, t, p.b_groups, p.d_state, b.dB);
-      sum_slabs(dC.data(), slabs.count, tokens, t, p.c_groups, p.d_state, b.dC);
-    }
-  }
+  parallel_tasks(slabs.count, operations_of(p), [&](int64_t slab) {
+    backward_slab(b, slabs, slab, offsets, {dB.data() + slab * size, dC.data() + slab * size});
+  });
+  parallel_tasks(tokens, slabs.count * size, [&](int64_t t) {
+    sum_slabs(dB.data(), slabs.count, tokens, t, p.b_groups, p.d_state, b.dB);
+    sum_slabs(dC.data(), slabs.count, tokens, t, p.c_groups, p.d_state, b.dC);
+  });
 }
 
 }  // namespace mambify::kernels

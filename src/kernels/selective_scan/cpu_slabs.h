@@ -16,6 +16,10 @@ namespace mambify::kernels::selective_scan_cpu {
 constexpr int64_t kChunk = kCheckpointInterval;
 constexpr int64_t kSlab = 32;
 
+inline int64_t operations_of(const SelectiveScanParams<float>& p) {
+  return p.starts[p.documents] * p.channels * p.d_state;
+}
+
 // All channels of a slab read the same groups of B and C. The cut depends on the sizes alone, so
 // that sums over slabs have the same bits with any number of threads.
 struct Slabs {

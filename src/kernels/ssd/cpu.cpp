@@ -3,6 +3,7 @@
 
 #include "kernels/lanes.h"
 #include "kernels/math.h"
+#include "kernels/parallel.h"
 #include "kernels/ssd/cpu_blocks.h"
 
 namespace mambify::kernels {
@@ -104,12 +105,10 @@ void ssd_forward_cpu(const Params& p) {
   const Blocks blocks(p);
   const std::vector<int64_t> checkpoints = checkpoint_offsets(p.starts, p.documents);
   const Steps steps(p);
-#pragma omp parallel for collapse(2) schedule(dynamic)
-  for (int64_t document = 0; document < p.documents; ++document) {
-    for (int64_t block = 0; block < blocks.count; ++block) {
-      forward_block(p, make_work(p, blocks, document, block, checkpoints), steps);
-    }
-  }
+  parallel_tasks(p.documents * blocks.count, operations_of(p), [&](int64_t task) {
+    forward_block(p, make_work(p, blocks, task / blocks.count, task % blocks.count, checkpoints),
+                  steps);
+  });
 }
 
 }  // namespace mambify::kernels

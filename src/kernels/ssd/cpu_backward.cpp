@@ -5,6 +5,7 @@
 
 #include "kernels/lanes.h"
 #include "kernels/math.h"
+#include "kernels/parallel.h"
 #include "kernels/ssd/cpu_blocks.h"
 
 namespace mambify::kernels {
@@ -264,24 +265,18 @@ void ssd_backward_cpu(const BackwardParams& b) {
   const std::vector<int64_t> checkpoints = checkpoint_offsets(p.starts, p.documents);
   const Steps steps(p);
   const Partials parts(p, blocks);
-#pragma omp parallel
-  {
-#pragma omp for collapse(2) schedule(dynamic)
-    for (int64_t document = 0; document < p.documents; ++document) {
-      for (int64_t block = 0; block < blocks.count; ++block) {
-        const int64_t at = document * blocks.count + block;
-        backward_block(b, make_work(p, blocks, document, block, checkpoints), steps,
-                       {.dB = parts.dB.data() + block * tokens * p.d_state,
-                        .dC = parts.dC.data() + block * tokens * p.d_state,
-                        .ddt = parts.ddt.data() + block * tokens,
-                        .dA = parts.dA.data() + at,
-                        .dD = parts.dD.data() + at},
-                       parts.dx.data());
-      }
-    }
-#pragma omp for
-    for (int64_t t = 0; t < tokens; ++t) sum_token(b, blocks, parts, t);
-  }
+  parallel_tasks(p.documents * blocks.count, operations_of(p), [&](int64_t at) {
+    const int64_t document = at / blocks.count, block = at % blocks.count;
+    backward_block(b, make_work(p, blocks, document, block, checkpoints), steps,
+                   {.dB = parts.dB.data() + block * tokens * p.d_state,
+                    .dC = parts.dC.data() + block * tokens * p.d_state,
+                    .ddt = parts.ddt.data() + block * tokens,
+                    .dA = parts.dA.data() + at,
+                    .dD = parts.dD.data() + at},
+                   parts.dx.data());
+  });
+  parallel_tasks(tokens, tokens * blocks.count * p.d_state,
+                 [&](int64_t t) { sum_token(b, blocks, parts, t); });
   sum_heads(parts.dA.data(), p.documents, blocks.count, p.heads, b.dA);
   if (p.D) sum_heads(parts.dD.data(), p.documents, blocks.count, p.heads, b.dD);
   if (p.dt_bias) sum_heads(b.ddt, tokens, p.heads, p.heads, b.ddt_bias);

@@ -19,6 +19,10 @@ namespace mambify::kernels::ssd_cpu {
 constexpr int64_t kRows = 32;
 constexpr int64_t kChunk = kCheckpointInterval;
 
+inline int64_t operations_of(const SsdParams<float>& p) {
+  return p.starts[p.documents] * p.heads * p.head_dim * p.d_state;
+}
+
 struct Blocks {
   explicit Blocks(const SsdParams<float>& p)
       : per_head((p.head_dim + kRows - 1) / kRows), count(p.heads * per_head) {}
