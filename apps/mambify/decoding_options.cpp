@@ -46,7 +46,7 @@ LoadedModel::LoadedModel(const std::string& path, const CommonOptions& common)
     : model(load_model(path, compute_dtype(common))), tokenizer(Tokenizer::load(path)) {}
 
 ChatTemplate LoadedModel::chat_template(const std::string& name) const {
-  return name.empty() ? ChatTemplate::recognise(tokenizer) : ChatTemplate::named(name, tokenizer);
+  return ChatTemplate::choose(name, tokenizer);
 }
 
 std::vector<TokenId> LoadedModel::stop_ids(const ChatTemplate* chat) const {

@@ -31,8 +31,9 @@ json describe(const RunSummary& summary) {
                   {"seconds", stage.seconds},
                   {"first_loss", stage.first_loss},
                   {"last_loss", stage.last_loss}};
-    if (stage.last_kl) entry["last_kl"] = *stage.last_kl;
-    if (stage.last_agreement) entry["last_agreement"] = *stage.last_agreement;
+    stage.last.for_each(stage.last, [&](const std::string& name, const auto& part) {
+      if (part) entry["last_" + name] = *part;
+    });
     stages.push_back(std::move(entry));
   }
   return {{"folder", summary.folder.string()},
@@ -48,8 +49,10 @@ void print_text(const RunSummary& summary) {
   for (const StageSummary& stage : summary.stages) {
     fmt::print("{:<9} {} steps, {} tokens, {:.1f} minutes, loss {:.4f} to {:.4f}", stage.kind,
                stage.steps, stage.tokens, stage.seconds / 60, stage.first_loss, stage.last_loss);
-    if (stage.last_kl) fmt::print(", KL {:.4f}", *stage.last_kl);
-    if (stage.last_agreement) fmt::print(", agreement {:.3f}", *stage.last_agreement);
+    if (stage.last.kl) fmt::print(", KL {:.4f}", *stage.last.kl);
+    if (stage.last.agreement) fmt::print(", agreement {:.3f}", *stage.last.agreement);
+    if (stage.last.accuracy) fmt::print(", accuracy {:.3f}", *stage.last.accuracy);
+    if (stage.last.margin) fmt::print(", margin {:.4f}", *stage.last.margin);
     fmt::print("\n");
   }
   fmt::print("wrote {} and {}\n", summary.final_model.string(),
@@ -64,8 +67,8 @@ void run_distill(const DistillVerbOptions& options) {
   if (options.recipe.empty()) throw UsageError("distill: a recipe is required");
   apply_common_options(options.common, Devices::cpu_or_cuda);
   const Recipe recipe = load_recipe(options.recipe, options.overrides);
-  const RunSummary summary = run_recipe(
-      recipe, {.resume = options.resume, .device = compute_device(options.common)});
+  const RunSummary summary =
+      run_recipe(recipe, {.resume = options.resume, .device = compute_device(options.common)});
   if (options.common.json) {
     print_json(describe(summary));
   } else {

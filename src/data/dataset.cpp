@@ -28,10 +28,7 @@ Dataset tokenize_examples(std::span<const Example> examples, const Tokenizer& to
   for (const Example& example : examples) {
     Document document;
     if (example.is_chat()) {
-      if (!chat) {
-        chat = chat_template.empty() ? ChatTemplate::recognise(tokenizer)
-                                     : ChatTemplate::named(chat_template, tokenizer);
-      }
+      if (!chat) chat = ChatTemplate::choose(chat_template, tokenizer);
       ChatTokens tokens =
           chat->tokenize(example.messages, /*add_generation_prompt=*/false, tokenizer);
       document.ids = std::move(tokens.ids);

@@ -4,6 +4,7 @@
 #include <string_view>
 
 #include "core/error.h"
+#include "data/json_lines.h"
 #include "io/json_reader.h"
 
 namespace mambify {
@@ -26,6 +27,19 @@ ChatMessage parse_message(const nlohmann::json& message, const std::string& orig
 
 }  // namespace
 
+std::vector<ChatMessage> parse_messages(const nlohmann::json& list, const std::string& key,
+                                        const std::string& origin) {
+  if (!list.is_array() || list.empty()) {
+    throw Error("{}: \"{}\" is {}, expected a list of at least one message", origin, key,
+                list.is_array() ? "empty" : list.type_name());
+  }
+  std::vector<ChatMessage> messages;
+  for (size_t i = 0; i < list.size(); ++i) {
+    messages.push_back(parse_message(list[i], fmt::format("{}: {}[{}]", origin, key, i)));
+  }
+  return messages;
+}
+
 Example parse_example(std::string_view line, const std::string& origin) {
   const nlohmann::json json = parse_json(line, origin);
   if (!json.is_object()) {
@@ -33,14 +47,7 @@ Example parse_example(std::string_view line, const std::string& origin) {
   }
   Example example;
   if (const auto messages = json.find("messages"); messages != json.end()) {
-    if (!messages->is_array() || messages->empty()) {
-      throw Error("{}: \"messages\" is {}, expected a list of at least one message", origin,
-                  messages->is_array() ? "empty" : messages->type_name());
-    }
-    for (size_t i = 0; i < messages->size(); ++i) {
-      example.messages.push_back(
-          parse_message((*messages)[i], fmt::format("{}: messages[{}]", origin, i)));
-    }
+    example.messages = parse_messages(*messages, "messages", origin);
     return example;
   }
   if (!json.contains("text")) {
@@ -51,18 +58,10 @@ Example parse_example(std::string_view line, const std::string& origin) {
 }
 
 std::vector<Example> read_examples(const fs::path& file) {
-  const auto mapped = MappedFile::open(file);
-  const std::string_view all(reinterpret_cast<const char*>(mapped->bytes().data()),
-                             mapped->bytes().size());
   std::vector<Example> examples;
-  int64_t number = 1;
-  for (size_t begin = 0; begin < all.size(); ++number) {
-    const size_t end = std::min(all.find('\n', begin), all.size());
-    const std::string_view line = all.substr(begin, end - begin);
-    begin = end + 1;
-    if (line.find_first_not_of(" \t\r") == std::string_view::npos) continue;
-    examples.push_back(parse_example(line, fmt::format("{}:{}", file.string(), number)));
-  }
+  for_each_line(file, [&](std::string_view line, const std::string& origin) {
+    examples.push_back(parse_example(line, origin));
+  });
   if (examples.empty()) throw Error("{}: no example in this file", file.string());
   return examples;
 }
@@ -77,15 +76,19 @@ std::vector<Example> read_examples(std::span<const fs::path> files) {
   return all;
 }
 
+nlohmann::ordered_json to_json(std::span<const ChatMessage> messages) {
+  nlohmann::ordered_json list = nlohmann::ordered_json::array();
+  for (const ChatMessage& message : messages) {
+    list.push_back({{"role", message.role}, {"content", message.content}});
+  }
+  return list;
+}
+
 void write_examples(const fs::path& file, std::span<const std::vector<ChatMessage>> chats,
                     std::span<const std::string> texts) {
   write_file_atomically(file, [&](FileWriter& writer) {
     for (const std::vector<ChatMessage>& chat : chats) {
-      nlohmann::ordered_json messages = nlohmann::ordered_json::array();
-      for (const ChatMessage& message : chat) {
-        messages.push_back({{"role", message.role}, {"content", message.content}});
-      }
-      writer.write(nlohmann::ordered_json{{"messages", std::move(messages)}}.dump() + "\n");
+      writer.write(nlohmann::ordered_json{{"messages", to_json(chat)}}.dump() + "\n");
     }
     for (const std::string& text : texts) {
       writer.write(nlohmann::ordered_json{{"text", text}}.dump() + "\n");

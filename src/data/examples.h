@@ -1,6 +1,7 @@
 // Training and evaluation text as users write it: JSON lines of conversations or plain text.
 #pragma once
 
+#include <nlohmann/json_fwd.hpp>
 #include <span>
 #include <string>
 #include <vector>
@@ -21,6 +22,13 @@ struct Example {
 // One line of a file: {"messages": [{"role": ..., "content": ...}, ...]} or {"text": ...}; other
 // keys beside them are ignored. origin: "file:line", for messages. Throws Error.
 Example parse_example(std::string_view line, const std::string& origin);
+
+// The messages of a list [{"role": ..., "content": ...}, ...], at least one. key: what messages
+// call the list. Throws Error.
+std::vector<ChatMessage> parse_messages(const nlohmann::json& list, const std::string& key,
+                                        const std::string& origin);
+// The list that parse_messages reads.
+nlohmann::ordered_json to_json(std::span<const ChatMessage> messages);
 
 // Every line that is not blank, in order. Errors name the file and the line; a file without a
 // single example is an error too.

@@ -1,14 +1,11 @@
 #include "data/packing.h"
 
 #include <algorithm>
-#include <numeric>
 
 #include "core/error.h"
-#include "core/random.h"
+#include "data/shuffle.h"
 
 namespace mambify {
-
-double Batch::total_weight() const { return std::accumulate(weights.begin(), weights.end(), 0.0); }
 
 PackedStream::PackedStream(const Dataset& dataset, int64_t sequence_length, uint64_t seed)
     : dataset_(&dataset),
@@ -21,14 +18,7 @@ PackedStream::PackedStream(const Dataset& dataset, int64_t sequence_length, uint
 void PackedStream::shuffle(int64_t epoch) {
   if (epoch == epoch_) return;
   epoch_ = epoch;
-  const auto count = std::ssize(dataset_->documents);
-  order_.resize(count);
-  std::iota(order_.begin(), order_.end(), 0);
-  const CounterRandom random(seed_, RandomPurpose::shuffle, static_cast<uint32_t>(epoch));
-  for (int64_t i = count - 1; i > 0; --i) {  // Fisher-Yates
-    const uint64_t bits = random.bits(static_cast<uint32_t>(i), 0);
-    std::swap(order_[i], order_[(bits * static_cast<uint64_t>(i + 1)) >> 32]);
-  }
+  order_ = shuffled(std::ssize(dataset_->documents), seed_, epoch);
   starts_.assign(1, 0);
   for (const int64_t index : order_) {
     starts_.push_back(starts_.back() + std::ssize(dataset_->documents[index].ids));
@@ -60,6 +50,7 @@ Batch PackedStream::batch(int64_t position, int64_t tokens) {
     }
   }
   batch.segments.starts.push_back(batch.tokens());
+  batch.next = position + tokens;
   return batch;
 }
 

@@ -2,7 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
-#include <optional>
+#include <limits>
 #include <utility>
 
 #include "core/error.h"
@@ -58,12 +58,14 @@ std::optional<TokenId> document_separator(const Tokenizer& tokenizer, double pla
 
 class Writer {
  public:
+  // once: no prompt is answered a second time.
   Writer(const Model& teacher, const Tokenizer& tokenizer, const ChatTemplate& chat,
-         std::span<const Chat> prompts, const SynthesisOptions& options)
+         std::span<const Chat> prompts, const SynthesisOptions& options, bool once)
       : tokenizer_(tokenizer),
         chat_(chat),
         prompts_(prompts),
         options_(options),
+        once_(once || options.sampling.temperature == 0),
         frame_(chat),
         turn_ends_(chat.turn_end_ids(tokenizer)),
         separator_(document_separator(tokenizer, options.plain_share)),
@@ -83,6 +85,20 @@ class Writer {
     return std::move(result_);
   }
 
+  std::vector<std::optional<std::string>> answer_each(
+      const std::function<void(int64_t)>& on_progress) {
+    do {
+      launch();
+      if (on_progress) on_progress(finished_);
+    } while (engine_.step() || launch());
+    std::vector<std::optional<std::string>> answers;
+    for (Draft& draft : drafts_) {
+      answers.push_back(draft.kept() ? std::optional(std::move(draft.messages.back().content))
+                                     : std::nullopt);
+    }
+    return answers;
+  }
+
  private:
   // Starts conversations while rows are free and those that run are not expected to be enough.
   // True when it started one.
@@ -98,8 +114,7 @@ class Writer {
   }
 
   bool more_prompts() const {
-    return prompts_.empty() || options_.sampling.temperature > 0 ||
-           drafts_.size() < prompts_.size();
+    return prompts_.empty() || !once_ || drafts_.size() < prompts_.size();
   }
 
   void start(int64_t number) {
@@ -216,8 +231,8 @@ class Writer {
     constexpr int64_t kHopeless = 256;
     if (finished_tokens_ == 0 && finished_ >= kHopeless) {
       throw Error(
-          "none of {} texts came to an end within {} tokens (--max-length): is the teacher "
-          "a chat model, and is this its chat template?",
+          "none of {} texts came to an end within {} tokens (--max-length): is this a chat model, "
+          "and is this its chat template?",
           finished_, options_.max_length);
     }
   }
@@ -246,6 +261,7 @@ class Writer {
   const ChatTemplate& chat_;
   std::span<const Chat> prompts_;
   const SynthesisOptions options_;
+  const bool once_;
   const UserTurnFrame frame_;
   const std::vector<TokenId> turn_ends_;
   const std::optional<TokenId> separator_;
@@ -256,19 +272,35 @@ class Writer {
   SynthesisResult result_;
 };
 
-}  // namespace
-
-SynthesisResult synthesize(const Model& teacher, const Tokenizer& tokenizer,
-                           const ChatTemplate& chat, std::span<const Chat> prompts,
-                           const SynthesisOptions& options,
-                           const std::function<void(int64_t)>& on_progress) {
+void check(std::span<const Chat> prompts, const SynthesisOptions& options) {
   options.sampling.check();
   for (size_t i = 0; i < prompts.size(); ++i) {
     if (prompts[i].empty() || prompts[i].back().role != "user") {
       throw Error("prompt {} does not end with a user's turn", i + 1);
     }
   }
-  return Writer(teacher, tokenizer, chat, prompts, options).write(on_progress);
+}
+
+}  // namespace
+
+SynthesisResult synthesize(const Model& teacher, const Tokenizer& tokenizer,
+                           const ChatTemplate& chat, std::span<const Chat> prompts,
+                           const SynthesisOptions& options,
+                           const std::function<void(int64_t)>& on_progress) {
+  check(prompts, options);
+  return Writer(teacher, tokenizer, chat, prompts, options, /*once=*/false).write(on_progress);
+}
+
+std::vector<std::optional<std::string>> answer_each(
+    const Model& model, const Tokenizer& tokenizer, const ChatTemplate& chat,
+    std::span<const Chat> prompts, const SynthesisOptions& options,
+    const std::function<void(int64_t)>& on_progress) {
+  check(prompts, options);
+  if (prompts.empty()) return {};
+  SynthesisOptions all = options;
+  all.tokens = std::numeric_limits<int64_t>::max();
+  all.plain_share = 0;
+  return Writer(model, tokenizer, chat, prompts, all, /*once=*/true).answer_each(on_progress);
 }
 
 }  // namespace mambify

@@ -22,10 +22,13 @@ class Align : public Objective {
           student.config.d_model);
     }
     for (int64_t layer = 0; layer < student.config.n_layer(); ++layer) {
-      if (is_aligned(layer)) last_ = layer;
+      aligned_.push_back(is_aligned(layer));
+      if (aligned_.back()) last_ = layer;
     }
     if (last_ < 0) {
-      throw Error("align: no layer is a Mamba layer in the student and attention in the teacher");
+      throw Error(
+          "align: no layer is a Mamba layer to train in the student and attention in the "
+          "teacher");
     }
   }
 
@@ -43,7 +46,7 @@ class Align : public Objective {
       const Block& block = teacher_.blocks[layer];
       const at::Tensor u = rms_norm(x, block.input_norm, teacher_.config.norm_eps);
       const at::Tensor target = forward(teacher_.config, block.mixer, u, taught, nullptr);
-      if (is_aligned(layer)) {
+      if (aligned_[layer]) {
         missed.push_back(fit(student_.blocks[layer].mixer, u, target, learnt, share));
       }
       if (layer < last_) x = mlp_forward(teacher_, layer, x + target);
@@ -57,7 +60,17 @@ class Align : public Objective {
  private:
   bool is_aligned(int64_t layer) const {
     return kind_of(student_.blocks[layer].mixer) != MixerKind::attention &&
-           kind_of(teacher_.blocks[layer].mixer) == MixerKind::attention;
+           kind_of(teacher_.blocks[layer].mixer) == MixerKind::attention && is_trained(layer);
+  }
+
+  bool is_trained(int64_t layer) const {
+    Model block = student_;  // handles
+    block.blocks = {student_.blocks[layer]};
+    bool trained = false;
+    for_each_parameter(block, [&](const std::string& name, at::Tensor& tensor) {
+      trained = trained || (name.starts_with("blocks.0.mixer.") && tensor.requires_grad());
+    });
+    return trained;
   }
 
   // Squared error over the target's mean square: the share of the attention's output missed.
@@ -74,6 +87,7 @@ class Align : public Objective {
 
   const Model& teacher_;
   const Model& student_;
+  std::vector<bool> aligned_;  // per layer
   int64_t last_ = -1;
 };
 

@@ -26,12 +26,16 @@ at::Tensor weights_of(const Batch& batch, const Model& model) {
   return copied(batch.weights, at::kFloat, model);
 }
 
+at::Tensor copied_to_device(const std::vector<int64_t>& values, const Model& model) {
+  return copied(values, at::kLong, model);
+}
+
 at::Tensor counted_places_of(const Batch& batch, const Model& model) {
   std::vector<int64_t> places;
   for (size_t i = 0; i < batch.weights.size(); ++i) {
     if (batch.weights[i] != 0) places.push_back(static_cast<int64_t>(i));
   }
-  return copied(places, at::kLong, model);
+  return copied_to_device(places, model);
 }
 
 }  // namespace mambify

@@ -22,7 +22,7 @@ namespace {
 
 constexpr size_t kKept = 2;
 constexpr std::string_view kPrefix = "step-";
-constexpr int kFormat = 1;
+constexpr int kFormat = 2;
 
 // Every field of the state by its name in state.json.
 template <typename Self, typename Visit>
@@ -32,6 +32,8 @@ void for_each_field(Self& state, Visit&& visit) {
   visit("phase_seconds", state.phase_seconds);
   visit("step", state.step);
   visit("tokens", state.tokens);
+  visit("data_position", state.data_position);
+  visit("stage_position", state.stage_position);
   visit("skipped", state.skipped);
   visit("skipped_in_row", state.skipped_in_row);
   visit("metrics_bytes", state.metrics_bytes);

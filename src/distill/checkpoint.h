@@ -12,12 +12,14 @@ namespace mambify {
 
 // Where a run stands. Random numbers are functions of (seed, position), so these are their state.
 struct TrainingState {
-  int64_t phase = 0;         // index into plan_phases
-  int64_t phase_step = 0;    // steps done in it, skipped ones included
-  double phase_seconds = 0;  // wall clock spent in it
-  int64_t step = 0;          // steps done in the run
-  int64_t tokens = 0;        // position in the data stream
-  int64_t skipped = 0;       // steps whose loss or gradient was not finite
+  int64_t phase = 0;           // index into plan_phases
+  int64_t phase_step = 0;      // steps done in it, skipped ones included
+  double phase_seconds = 0;    // wall clock spent in it
+  int64_t step = 0;            // steps done in the run
+  int64_t tokens = 0;          // trained on in the run
+  int64_t data_position = 0;   // where the stream of [data] goes on
+  int64_t stage_position = 0;  // and that of a stage with files of its own
+  int64_t skipped = 0;         // steps whose loss or gradient was not finite
   int64_t skipped_in_row = 0;
   int64_t metrics_bytes = 0;  // length of metrics.jsonl at this point
 };

@@ -1,4 +1,7 @@
+#include <fmt/ranges.h>
 #include <spdlog/spdlog.h>
+
+#include <algorithm>
 
 #include "convert/convert.h"
 #include "core/error.h"
@@ -31,28 +34,73 @@ Tokenizer matching_tokenizer(const ModelSection& section) {
   return student;
 }
 
-Dataset read_data(const DataSection& section, const Tokenizer& tokenizer) {
-  const std::vector<fs::path> files(section.files.begin(), section.files.end());
-  return tokenize_examples(read_examples(files), tokenizer, section.chat_template,
-                           section.loss_on == CountedTokens::all ? LossOn::all : LossOn::assistant);
+Dataset read_documents(const std::vector<std::string>& names, const DataSection& section,
+                       LossOn loss_on, const Tokenizer& tokenizer) {
+  const std::vector<fs::path> files(names.begin(), names.end());
+  Dataset data = tokenize_examples(read_examples(files), tokenizer, section.chat_template, loss_on);
+  spdlog::info("{}: {} documents, {} tokens, the loss counts {}", fmt::join(names, ", "),
+               data.documents.size(), data.tokens(), data.counted_tokens());
+  return data;
+}
+
+PairDataset read_preferences(const std::vector<std::string>& names, const DataSection& section,
+                             const Tokenizer& tokenizer) {
+  const std::vector<fs::path> files(names.begin(), names.end());
+  PairDataset data =
+      tokenize_pairs(read_pairs(files), tokenizer, section.chat_template, section.sequence_length);
+  spdlog::info("{}: {} pairs, {} tokens; left out: {} longer than {} tokens, {} of equal answers",
+               fmt::join(names, ", "), data.pairs.size(), data.tokens(), data.too_long,
+               section.sequence_length, data.equal);
+  return data;
+}
+
+// What the stages read, into inputs.
+void read_data(const Recipe& recipe, const Tokenizer& tokenizer, RunInputs& inputs) {
+  const DataSection& section = recipe.data;
+  bool reads_shared = false;
+  for (size_t i = 0; i < recipe.stages.size(); ++i) {
+    const StageSection& stage = recipe.stages[i];
+    const auto number = static_cast<int64_t>(i);
+    const bool is_sft = stage.kind == StageKind::sft;
+    const bool counts_all = section.loss_on == CountedTokens::all && !is_sft;
+    if (stage.kind == StageKind::dpo) {
+      inputs.stage_data[number] = read_preferences(stage.files, section, tokenizer);
+    } else if (!stage.files.empty() || (is_sft && section.loss_on == CountedTokens::all)) {
+      // Of the shared files, too, sft counts other tokens than the stages beside it.
+      inputs.stage_data[number] =
+          read_documents(stage.files.empty() ? section.files : stage.files, section,
+                         counts_all ? LossOn::all : LossOn::assistant, tokenizer);
+    } else {
+      reads_shared = true;
+    }
+  }
+  if (!reads_shared) return;
+  inputs.data = read_documents(
+      section.files, section,
+      section.loss_on == CountedTokens::all ? LossOn::all : LossOn::assistant, tokenizer);
 }
 
 }  // namespace
 
 RunInputs load_inputs(const Recipe& recipe) {
   // The data first: it is read in seconds and is what is wrong most often.
+  RunInputs inputs;
   Tokenizer tokenizer = matching_tokenizer(recipe.model);
-  Dataset data = read_data(recipe.data, tokenizer);
-  spdlog::info("data: {} documents, {} tokens, the loss counts {}", data.documents.size(),
-               data.tokens(), data.counted_tokens());
-  Model teacher = load_model(recipe.model.teacher);
-  Model student = recipe.model.student.empty() ? make_student(recipe, teacher)
-                                               : load_model(recipe.model.student);
-  if (student.config.vocab_size != teacher.config.vocab_size) {
-    throw Error("{}: vocab_size is {}, the teacher's {} is {}", recipe.model.student,
-                student.config.vocab_size, recipe.model.teacher, teacher.config.vocab_size);
+  read_data(recipe, tokenizer, inputs);
+  inputs.tokenizer = std::move(tokenizer);
+  const ModelSection& model = recipe.model;
+  const Checkpoint teacher = open_checkpoint(model.teacher);
+  if (model.student.empty() || std::ranges::any_of(recipe.stages, needs_teacher)) {
+    inputs.teacher = load_model(teacher, at::kFloat);
   }
-  return {std::move(teacher), std::move(student), std::move(data), std::move(tokenizer)};
+  inputs.student =
+      model.student.empty() ? make_student(recipe, inputs.teacher) : load_model(model.student);
+  if (const int64_t expected = read_config(teacher).vocab_size;
+      inputs.student.config.vocab_size != expected) {
+    throw Error("{}: vocab_size is {}, the teacher's {} is {}", model.student,
+                inputs.student.config.vocab_size, model.teacher, expected);
+  }
+  return inputs;
 }
 
 }  // namespace mambify

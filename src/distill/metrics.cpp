@@ -33,11 +33,10 @@ nlohmann::json to_json(const StepMetrics& metrics) {
                          {"seconds", metrics.seconds},
                          {"tokens_per_second", metrics.tokens_per_second},
                          {"skipped", metrics.skipped}};
-  const Losses& losses = metrics.losses;
-  if (losses.kl) json["kl"] = number(*losses.kl);
-  if (losses.ce) json["ce"] = number(*losses.ce);
-  if (losses.agreement) json["agreement"] = number(*losses.agreement);
-  for (double layer : losses.layers) json["layers"].push_back(number(layer));
+  metrics.losses.parts.for_each(metrics.losses.parts, [&](const char* name, const auto& part) {
+    if (part) json[name] = number(*part);
+  });
+  for (double layer : metrics.losses.layers) json["layers"].push_back(number(layer));
   return json;
 }
 

@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "core/file.h"
-#include "distill/stages.h"
+#include "distill/losses.h"
 
 namespace mambify {
 

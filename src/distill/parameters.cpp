@@ -1,5 +1,7 @@
 #include "distill/parameters.h"
 
+#include <algorithm>
+#include <optional>
 #include <set>
 
 #include "core/error.h"
@@ -7,14 +9,25 @@
 namespace mambify {
 namespace {
 
-// "blocks.3.mixer.in_proj" of a layer that is no longer attention.
-bool is_mamba_mixer(const Model& model, const std::string& name) {
+// The layer of "blocks.3.mixer.in_proj", if it is no longer attention.
+std::optional<int64_t> mamba_mixer_layer(const Model& model, const std::string& name) {
   constexpr std::string_view kPrefix = "blocks.";
-  if (!name.starts_with(kPrefix)) return false;
+  if (!name.starts_with(kPrefix)) return std::nullopt;
   size_t digits = 0;
-  const size_t layer = std::stoul(name.substr(kPrefix.size()), &digits);
-  if (!std::string_view(name).substr(kPrefix.size() + digits).starts_with(".mixer.")) return false;
-  return kind_of(model.blocks[layer].mixer) != MixerKind::attention;
+  const int64_t layer = std::stol(name.substr(kPrefix.size()), &digits);
+  const std::string_view rest = std::string_view(name).substr(kPrefix.size() + digits);
+  if (!rest.starts_with(".mixer.")) return std::nullopt;
+  if (kind_of(model.blocks[layer].mixer) == MixerKind::attention) return std::nullopt;
+  return layer;
+}
+
+// 0 for what the stage does not train.
+double peak_rate(const StageSection& stage, std::optional<int64_t> mixer_layer,
+                 std::span<const int64_t> newest) {
+  if (!mixer_layer) return stage.train == TrainSet::all ? stage.learning_rate_rest : 0;
+  const bool trained =
+      stage.train != TrainSet::newest || std::ranges::find(newest, *mixer_layer) != newest.end();
+  return trained ? stage.learning_rate : 0;
 }
 
 // Decay pulls projections towards zero; norms, biases, decay rates and taps have other rest points.
@@ -37,16 +50,15 @@ bool matches_pattern(std::string_view pattern, std::string_view text) {
 }
 
 std::vector<TrainedParameter> select_parameters(Model& master, Model& compute,
-                                                const StageSection& stage) {
+                                                const StageSection& stage,
+                                                std::span<const int64_t> newest) {
   struct Candidate {
     TrainedParameter parameter;
     at::Tensor* in_master;
   };
   std::vector<Candidate> all;
   for_each_parameter(master, [&](const std::string& name, at::Tensor& tensor) {
-    const double rate = is_mamba_mixer(master, name)   ? stage.learning_rate
-                        : stage.train == TrainSet::all ? stage.learning_rate_rest
-                                                       : 0;
+    const double rate = peak_rate(stage, mamba_mixer_layer(master, name), newest);
     all.push_back({{name, {}, {}, rate, decays(name, tensor) ? stage.weight_decay : 0}, &tensor});
   });
   size_t next = 0;

@@ -3,6 +3,8 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <cstdint>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -25,9 +27,11 @@ struct TrainedParameter {
 // returns them in for_each_parameter's order. In `master` they are fp32 and on the same device
 // afterwards; what is not trained stays where it was. Mixers of Mamba layers learn at
 // learning_rate, all else at learning_rate_rest; a rate of 0 or a pattern of `freeze` leaves a
-// parameter out. Throws Error when nothing is left, or a pattern matches nothing.
+// parameter out. newest: the layers whose mixers are trained with train = "new". Throws Error when
+// nothing is left, or a pattern matches nothing.
 std::vector<TrainedParameter> select_parameters(Model& master, Model& compute,
-                                                const StageSection& stage);
+                                                const StageSection& stage,
+                                                std::span<const int64_t> newest = {});
 
 // * matches any characters, everything else itself.
 bool matches_pattern(std::string_view pattern, std::string_view text);

@@ -1,4 +1,4 @@
-#include <cmath>
+#include <algorithm>
 
 #include "convert/layer_plan.h"
 #include "core/error.h"
@@ -13,9 +13,56 @@ int64_t step_limit(const StageSection& stage) {
   return (stage.tokens + stage.batch_tokens - 1) / stage.batch_tokens;
 }
 
+// Sets which layers are the newest Mamba layers of each phase.
+void follow_conversions(const Recipe& recipe, const std::vector<MixerKind>& layers,
+                        std::vector<Phase>& phases) {
+  std::vector<bool> has_attention;
+  std::vector<int64_t> newest;
+  for (int64_t layer = 0; layer < std::ssize(layers); ++layer) {
+    has_attention.push_back(layers[layer] == MixerKind::attention);
+    if (!has_attention.back()) newest.push_back(layer);
+  }
+  for (Phase& phase : phases) {
+    if (phase.keep_attention) {
+      std::vector<int64_t> converted;
+      for (int64_t layer = 0; layer < std::ssize(layers); ++layer) {
+        const bool keeps = std::ranges::binary_search(*phase.keep_attention, layer);
+        const bool has = has_attention[layer];
+        if (keeps && !has && recipe.stages[phase.stage].kind != StageKind::stepwise) {
+          throw Error(
+              "recipe: keep_attention of [[stage]] {}: layer {} is to keep attention and is a "
+              "Mamba layer already",
+              phase.stage, layer);
+        }
+        if (keeps || !has) continue;
+        converted.push_back(layer);
+        has_attention[layer] = false;
+      }
+      if (!converted.empty()) newest = std::move(converted);
+    }
+    phase.newest = newest;
+  }
+}
+
 }  // namespace
 
-std::vector<Phase> plan_phases(const Recipe& recipe, int64_t n_layer) {
+bool needs_teacher(const StageSection& stage) {
+  switch (stage.kind) {
+    case StageKind::align:
+    case StageKind::stepwise:  // which is lent its attention, too
+      return true;
+    case StageKind::distill:
+      return stage.kl_weight > 0;
+    case StageKind::sft:
+      return false;
+    case StageKind::dpo:
+      return stage.reference == ReferenceModel::teacher;
+  }
+  return true;
+}
+
+std::vector<Phase> plan_phases(const Recipe& recipe, const std::vector<MixerKind>& layers) {
+  const auto n_layer = std::ssize(layers);
   std::vector<Phase> phases;
   for (size_t i = 0; i < recipe.stages.size(); ++i) {
     const StageSection& stage = recipe.stages[i];
@@ -23,17 +70,19 @@ std::vector<Phase> plan_phases(const Recipe& recipe, int64_t n_layer) {
     whole.stage = static_cast<int64_t>(i);
     whole.steps = step_limit(stage);
     whole.seconds = 60 * stage.minutes;
-    if (stage.kind != StageKind::stepwise) {
-      phases.push_back(whole);
-      continue;
-    }
     std::vector<std::vector<int64_t>> kept;
     for (const std::string& round : stage.keep_attention) {
       kept.push_back(kept_layers(round, recipe.model, n_layer,
                                  fmt::format("keep_attention of [[stage]] {}", i)));
     }
-    for (Phase& round : stepwise_rounds(whole, kept)) phases.push_back(std::move(round));
+    if (stage.kind == StageKind::stepwise) {
+      for (Phase& round : stepwise_rounds(whole, kept)) phases.push_back(std::move(round));
+    } else {
+      if (!kept.empty()) whole.keep_attention = kept.front();
+      phases.push_back(whole);
+    }
   }
+  follow_conversions(recipe, layers, phases);
   return phases;
 }
 

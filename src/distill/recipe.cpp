@@ -4,7 +4,9 @@
 #include <toml++/toml.h>
 
 #include <algorithm>
+#include <cctype>
 #include <cmath>
+#include <set>
 #include <sstream>
 #include <type_traits>
 
@@ -122,13 +124,21 @@ class SectionReader {
   std::vector<std::string_view> known_;
 };
 
+// section: what it is without the keys of the table.
 template <typename Section>
-Section read_section(const toml::table& table, const std::string& name, const std::string& origin) {
-  Section section;
+Section read_section(const toml::table& table, const std::string& name, const std::string& origin,
+                     Section section = {}) {
   SectionReader reader(table, name, origin);
   Section::for_each_key(section, reader);
   reader.reject_unknown();
   return section;
+}
+
+StageSection read_stage(const toml::table& table, const std::string& name,
+                        const std::string& origin) {
+  StageKind kind = StageSection().kind;
+  SectionReader(table, name, origin)("kind", kind, /*meaning=*/"");
+  return read_section(table, name, origin, default_stage(kind));
 }
 
 toml::table parse_toml(std::string_view text, const std::string& origin) {
@@ -185,6 +195,13 @@ void apply_override(toml::table& root, const std::string& assignment) {
   }
 }
 
+// A plain word that is the name of none of the folders that a run makes itself.
+bool is_new_folder(const std::string& name) {
+  constexpr std::string_view kOwn[] = {"final", "checkpoints", "reference"};
+  const auto is_plain = [](unsigned char c) { return std::isalnum(c) || c == '-' || c == '_'; };
+  return std::ranges::all_of(name, is_plain) && std::ranges::find(kOwn, name) == std::end(kOwn);
+}
+
 void check_stage(const StageSection& stage, size_t index, const std::string& origin) {
   const auto fail = [&](const std::string& message) {
     throw Error("{}: [[stage]] {} ({}): {}", origin, index, name_of(stage.kind), message);
@@ -197,42 +214,84 @@ void check_stage(const StageSection& stage, size_t index, const std::string& ori
     fail(fmt::format("batch_tokens = {} is not a multiple of accumulation = {}", stage.batch_tokens,
                      stage.accumulation));
   }
-  if (stage.kind != StageKind::distill && stage.train != TrainSet::mixers) {
+  const bool rounds = stage.kind == StageKind::stepwise, pairs = stage.kind == StageKind::dpo;
+  if ((rounds || stage.kind == StageKind::align) && stage.train == TrainSet::all) {
     fail("train = \"all\", but this stage trains mixers only");
   }
-  if ((stage.kind == StageKind::stepwise) == stage.keep_attention.empty()) {
-    fail(stage.keep_attention.empty()
-             ? "keep_attention lists no rounds, expected such as [\"1/2\", \"1/4\"]"
-             : "keep_attention belongs to stepwise stages");
+  if (rounds && stage.keep_attention.empty()) {
+    fail("keep_attention lists no rounds, expected such as [\"1/2\", \"1/4\"]");
   }
-  if (stage.kind != StageKind::align && stage.kl_weight + stage.ce_weight <= 0) {
+  if (!rounds && stage.keep_attention.size() > 1) {
+    fail("keep_attention has several entries, but only stepwise stages have rounds");
+  }
+  const bool weighted = rounds || stage.kind == StageKind::distill;
+  if (weighted && stage.kl_weight + stage.ce_weight <= 0) {
     fail("kl_weight and ce_weight are both 0: nothing to learn from");
+  }
+  const StageSection defaults = default_stage(stage.kind);
+  if ((stage.kind == StageKind::sft || pairs) &&
+      (stage.kl_weight != defaults.kl_weight || stage.ce_weight != defaults.ce_weight)) {
+    fail("kl_weight and ce_weight belong to distill and stepwise stages");
+  }
+  if (!pairs && (stage.beta != defaults.beta || stage.reference != defaults.reference ||
+                 stage.label_smoothing != defaults.label_smoothing)) {
+    fail("beta, label_smoothing and reference belong to dpo stages");
+  }
+  if (pairs && stage.files.empty()) {
+    fail("files is missing: a dpo stage reads preference pairs of its own");
+  }
+  if (!is_new_folder(stage.save)) {
+    fail(fmt::format("save = \"{}\", expected a new folder's name of letters, digits, - and _",
+                     stage.save));
   }
   if (stage.warmup + (stage.schedule == ScheduleKind::wsd ? stage.decay : 0) > 1) {
     fail("warmup and decay together are more than the whole stage");
   }
 }
 
+// The longest pair must fit into a part of a step, or a run would stop when it meets one.
+void check_pairs_fit(const StageSection& stage, size_t index, const DataSection& data,
+                     const std::string& origin) {
+  const int64_t part = stage.batch_tokens / stage.accumulation, pair = 2 * data.sequence_length;
+  if (stage.kind != StageKind::dpo || part >= pair) return;
+  throw Error(
+      "{}: [[stage]] {} (dpo): a part of a step has {} tokens (batch_tokens = {}, accumulation = "
+      "{}), expected at least {} for a pair of answers of sequence_length = {}",
+      origin, index, part, stage.batch_tokens, stage.accumulation, pair, data.sequence_length);
+}
+
 void check(const Recipe& recipe, const std::string& origin) {
   if (recipe.model.teacher.empty()) throw Error("{}: teacher of [model] is missing", origin);
   if (recipe.run.dir.empty()) throw Error("{}: dir of [run] is missing", origin);
-  if (recipe.data.files.empty()) throw Error("{}: files of [data] is missing or empty", origin);
   if (recipe.stages.empty()) throw Error("{}: no [[stage]]", origin);
+  for (const StageSection& stage : recipe.stages) {
+    if (stage.files.empty() && recipe.data.files.empty()) {
+      throw Error("{}: files of [data] is missing or empty", origin);
+    }
+  }
   const ModelSection& model = recipe.model;
   if (!model.student.empty() && !model.keep_attention.empty()) {
     throw Error(
-        "{}: [model] has both student and keep_attention; a given student is converted "
-        "already",
+        "{}: [model] has both student and keep_attention; a given student is converted further by "
+        "keep_attention of a [[stage]]",
         origin);
   }
   if (model.student.empty() && model.keep_attention.empty() &&
-      recipe.stages.front().kind != StageKind::stepwise) {
+      recipe.stages.front().keep_attention.empty()) {
     throw Error(
-        "{}: [model] has neither student nor keep_attention, and the first stage is not "
-        "stepwise: no layer would be a Mamba layer",
+        "{}: [model] has neither student nor keep_attention, nor has the first stage "
+        "keep_attention: no layer would be a Mamba layer",
         origin);
   }
-  for (size_t i = 0; i < recipe.stages.size(); ++i) check_stage(recipe.stages[i], i, origin);
+  std::set<std::string> saved;
+  for (size_t i = 0; i < recipe.stages.size(); ++i) {
+    const std::string& save = recipe.stages[i].save;
+    if (!save.empty() && !saved.insert(save).second) {
+      throw Error("{}: save = \"{}\" is there twice", origin, save);
+    }
+    check_stage(recipe.stages[i], i, origin);
+    check_pairs_fit(recipe.stages[i], i, recipe.data, origin);
+  }
 }
 
 std::string to_text(const toml::table& table) {
@@ -276,8 +335,7 @@ Recipe parse_recipe(std::string_view text, const std::string& origin,
         throw Error("{}: entry {} of stage is {}, expected sections [[stage]]",
                     place(origin, stages->source()), i, found(*list->get(i)));
       }
-      recipe.stages.push_back(
-          read_section<StageSection>(*table, fmt::format("[[stage]] {}", i), origin));
+      recipe.stages.push_back(read_stage(*table, fmt::format("[[stage]] {}", i), origin));
     }
     if (list == nullptr) {
       throw Error("{}: stage is {}, expected sections [[stage]]", place(origin, stages->source()),

@@ -14,25 +14,28 @@
 
 namespace mambify {
 
-enum class StageKind { align, stepwise, distill };
+enum class StageKind { align, stepwise, distill, sft, dpo };
 enum class ScheduleKind { cosine, wsd, constant };
-enum class TrainSet { mixers, all };
+enum class TrainSet { mixers, all, newest };
 enum class CountedTokens { assistant, all };
+enum class ReferenceModel { teacher, start };
 enum class ComputeType { fp32, bf16 };
 
 // A value's name in a recipe is its place in this list.
 template <typename Enum>
 constexpr std::array<std::string_view, 0> kNamesOf{};
 template <>
-inline constexpr std::array<std::string_view, 3> kNamesOf<StageKind> = {"align", "stepwise",
-                                                                        "distill"};
+inline constexpr std::array<std::string_view, 5> kNamesOf<StageKind> = {"align", "stepwise",
+                                                                        "distill", "sft", "dpo"};
 template <>
 inline constexpr std::array<std::string_view, 3> kNamesOf<ScheduleKind> = {"cosine", "wsd",
                                                                            "constant"};
 template <>
-inline constexpr std::array<std::string_view, 2> kNamesOf<TrainSet> = {"mixers", "all"};
+inline constexpr std::array<std::string_view, 3> kNamesOf<TrainSet> = {"mixers", "all", "new"};
 template <>
 inline constexpr std::array<std::string_view, 2> kNamesOf<CountedTokens> = {"assistant", "all"};
+template <>
+inline constexpr std::array<std::string_view, 2> kNamesOf<ReferenceModel> = {"teacher", "start"};
 template <>
 inline constexpr std::array<std::string_view, 2> kNamesOf<ComputeType> = {"fp32", "bf16"};
 
@@ -65,10 +68,11 @@ struct ModelSection {
   static void for_each_key(Self& self, Visit&& visit) {
     visit("teacher", self.teacher, "GGUF file or Hugging Face folder of the teacher; required");
     visit("student", self.student,
-          "folder of a converted student; \"\" makes it from the teacher with the keys below");
+          "folder of a student to go on with, converted from the teacher or another model of its "
+          "vocabulary; \"\" makes it from the teacher");
     visit("keep_attention", self.keep_attention,
           "layers of the new student that keep attention: a fraction (\"1/4\"), a list "
-          "(\"3,7,11\") or \"none\"; \"\" converts none before the first stage (for stepwise)");
+          "(\"3,7,11\") or \"none\"; \"\" converts none before the first stage");
     visit("layer_choice", self.layer_choice,
           "how a fraction picks layers: \"even\", or a file of `eval sensitivity`");
     visit("mixer", self.mixer, "what attention becomes: \"mamba2\" or \"mamba1\"");
@@ -88,13 +92,16 @@ struct DataSection {
   template <typename Self, typename Visit>
   static void for_each_key(Self& self, Visit&& visit) {
     visit("files", self.files,
-          "JSON-lines files, {\"messages\": [...]} or {\"text\": ...} a line; required");
+          "JSON-lines files, {\"messages\": [...]} or {\"text\": ...} a line; required where a "
+          "stage has none of its own");
     visit("sequence_length", self.sequence_length,
-          "longer documents are cut into pieces of this many tokens", Range{2, 1 << 24});
+          "longer documents are cut into pieces of this many tokens; dpo leaves longer ones out",
+          Range{2, 1 << 24});
     visit("chat_template", self.chat_template,
           "\"chatml\", \"smollm2\" or \"llama3\"; \"\" takes the teacher's own");
     visit("loss_on", self.loss_on,
-          "tokens of a conversation that count: the assistant's, or all; align uses every token");
+          "tokens of a conversation that count: the assistant's, or all; align uses every token, "
+          "sft and dpo the assistant's");
   }
 };
 
@@ -109,8 +116,13 @@ struct StageSection {
   TrainSet train = TrainSet::mixers;
   std::vector<std::string> freeze;
   std::vector<std::string> keep_attention;
+  std::vector<std::string> files;
+  std::string save;
   double kl_weight = 1;
   double ce_weight = 0;
+  double beta = 0.1;
+  double label_smoothing = 0;
+  ReferenceModel reference = ReferenceModel::teacher;
   double learning_rate = 1e-3;
   double learning_rate_rest = 1e-4;
   ScheduleKind schedule = ScheduleKind::cosine;
@@ -126,7 +138,8 @@ struct StageSection {
   static void for_each_key(Self& self, Visit&& visit) {
     visit("kind", self.kind,
           "align: each new mixer fits the attention it replaces, fed the teacher's own hidden "
-          "state; stepwise: attention is replaced in rounds; distill: end to end");
+          "state; stepwise: attention is replaced in rounds; distill: end to end; sft: "
+          "cross-entropy of the assistant's turns; dpo: preference pairs");
     visit("steps", self.steps, "optimizer steps of the stage (stepwise: of all its rounds)",
           Range{0, 1e12});
     visit("tokens", self.tokens, "or tokens, rounded up to whole steps", Range{0, 1e15});
@@ -134,22 +147,40 @@ struct StageSection {
           "or minutes of wall clock; such a stage is resumed, but not "
           "to the same bits",
           Range{0, 1e7});
-    visit("batch_tokens", self.batch_tokens, "tokens of one optimizer step", Range{2, 1e9});
+    visit("batch_tokens", self.batch_tokens,
+          "tokens of one optimizer step; dpo: at most, since it takes whole pairs", Range{2, 1e9});
     visit("accumulation", self.accumulation,
           "parts a step's tokens are computed in, to save memory; divides batch_tokens", kCount);
-    visit("train", self.train,
-          "\"mixers\": the converted layers' mixers; \"all\": every parameter (align and stepwise "
-          "train mixers only)");
+    visit(
+        "train", self.train,
+        "\"mixers\": the converted layers' mixers; \"new\": of them those of the last conversion; "
+        "\"all\": every parameter (align and stepwise train mixers only)");
     visit("freeze", self.freeze,
           "parameters left as they are; * matches any characters: [\"embedding\", "
           "\"blocks.*.mlp.*\"]");
     visit("keep_attention", self.keep_attention,
           "stepwise: the layers that keep attention in each round, as in [model]: [\"1/2\", "
-          "\"1/4\"]");
+          "\"1/4\"]; other kinds: one entry, to which the student is converted further before the "
+          "stage begins");
+    visit("files", self.files,
+          "what this stage reads instead of the files of [data]; dpo: required, {\"prompt\": ..., "
+          "\"chosen\": ..., \"rejected\": ...} a line, each a string or a list of messages");
+    visit("save", self.save,
+          "folder in that of the run where the student is left at the end of the stage, as in "
+          "final/; \"\" leaves none");
     visit("kl_weight", self.kl_weight, "weight of KL(teacher to student), nats per token",
           kNotNegative);
     visit("ce_weight", self.ce_weight, "weight of the cross-entropy of the text, nats per token",
           kNotNegative);
+    visit("beta", self.beta,
+          "dpo: how dear it is to leave the reference model; rewards are beta times the log of the "
+          "ratio of probabilities",
+          Range{1e-6, 1e6});
+    visit("label_smoothing", self.label_smoothing,
+          "dpo: the share of pairs that are thought to be the wrong way round", Range{0, 0.5});
+    visit(
+        "reference", self.reference,
+        "dpo: the reference model, \"teacher\" or \"start\" (the student as it begins the stage)");
     visit("learning_rate", self.learning_rate, "peak rate of the converted layers' mixers",
           kNotNegative);
     visit("learning_rate_rest", self.learning_rate_rest, "peak rate of everything else",
@@ -169,6 +200,16 @@ struct StageSection {
     visit("clip", self.clip, "largest global norm of the gradient; 0 does not clip", kNotNegative);
   }
 };
+
+// A stage without keys. sft and dpo begin with a finished student, all of which then moves slowly.
+inline StageSection default_stage(StageKind kind) {
+  StageSection stage;
+  stage.kind = kind;
+  if (kind != StageKind::sft && kind != StageKind::dpo) return stage;
+  stage.train = TrainSet::all;
+  stage.learning_rate = stage.learning_rate_rest = kind == StageKind::sft ? 2e-5 : 5e-7;
+  return stage;
+}
 
 // [run]: the folder and what all stages share.
 struct RunSection {

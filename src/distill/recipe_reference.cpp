@@ -2,8 +2,9 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
-#include <iterator>
 #include <type_traits>
+#include <utility>
+#include <vector>
 
 #include "distill/recipe.h"
 
@@ -29,15 +30,49 @@ requires std::is_enum_v<Enum> std::string value_text(Enum value) {
   return fmt::format("\"{}\"", name_of(value));
 }
 
+// The defaults of a section's keys, in order.
+template <typename Section>
+std::vector<std::string> default_texts(const Section& section) {
+  std::vector<std::string> texts;
+  Section::for_each_key(section, [&](const char*, const auto& value, const char*, Range = {}) {
+    texts.push_back(fmt::format("`{}`", value_text(value)));
+  });
+  return texts;
+}
+
+std::string table(const char* title, const std::vector<std::string>& defaults,
+                  const std::vector<std::pair<const char*, const char*>>& keys) {
+  std::string text = fmt::format("### `{}`\n\n| key | default | meaning |\n|---|---|---|\n", title);
+  for (size_t i = 0; i < keys.size(); ++i) {
+    text += fmt::format("| `{}` | {} | {} |\n", keys[i].first, defaults[i], keys[i].second);
+  }
+  return text + "\n";
+}
+
+template <typename Section>
+std::vector<std::pair<const char*, const char*>> keys_of(const Section& section) {
+  std::vector<std::pair<const char*, const char*>> keys;
+  Section::for_each_key(section, [&](const char* key, const auto&, const char* meaning,
+                                     Range = {}) { keys.emplace_back(key, meaning); });
+  return keys;
+}
+
 template <typename Section>
 std::string section_reference(const char* title) {
-  std::string text = fmt::format("### `{}`\n\n| key | default | meaning |\n|---|---|---|\n", title);
-  const Section defaults;
-  Section::for_each_key(
-      defaults, [&](const char* key, const auto& value, const char* meaning, Range = {}) {
-        text += fmt::format("| `{}` | `{}` | {} |\n", key, value_text(value), meaning);
-      });
-  return text + "\n";
+  return table(title, default_texts(Section()), keys_of(Section()));
+}
+
+// Where the default depends on the kind, the kinds that differ are named.
+std::string stage_reference() {
+  std::vector<std::string> defaults = default_texts(StageSection());
+  const std::vector<std::string> common = defaults;
+  for (const StageKind kind : {StageKind::sft, StageKind::dpo}) {
+    const std::vector<std::string> own = default_texts(default_stage(kind));
+    for (size_t i = 1; i < own.size(); ++i) {  // the first is the kind itself
+      if (own[i] != common[i]) defaults[i] += fmt::format("; {} {}", name_of(kind), own[i]);
+    }
+  }
+  return table("[[stage]]", defaults, keys_of(StageSection()));
 }
 
 // FNV-1a.
@@ -68,7 +103,7 @@ uint64_t fingerprint(const Recipe& recipe) {
 
 std::string recipe_reference() {
   return section_reference<ModelSection>("[model]") + section_reference<DataSection>("[data]") +
-         section_reference<StageSection>("[[stage]]") + section_reference<RunSection>("[run]");
+         stage_reference() + section_reference<RunSection>("[run]");
 }
 
 }  // namespace mambify

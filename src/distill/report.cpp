@@ -40,6 +40,10 @@ constexpr PlotKind kPlots[] = {
     {"kl", "KL to the teacher (nats per token)", true},
     {"ce", "cross-entropy of the text (nats per token)", false},
     {"agreement", "top-1 agreement with the teacher", false},
+    {"accuracy", "pairs whose chosen answer has the larger reward", false},
+    {"margin", "reward of the chosen answer over the rejected one's", false},
+    {"chosen_reward", "reward of the chosen answer", false},
+    {"rejected_reward", "reward of the rejected answer", false},
     {"learning_rate", "learning rate of the mixers", false},
     {"gradient_norm", "gradient norm before clipping", true},
     {"tokens_per_second", "tokens per second", false},
@@ -85,13 +89,14 @@ std::string optional_cell(const std::optional<double>& value) {
 std::string table_of(const RunSummary& summary) {
   std::string text =
       "<table><tr><th>stage</th><th>steps</th><th>tokens</th><th>minutes</th><th>first loss</th>"
-      "<th>last loss</th><th>last KL</th><th>last agreement</th></tr>\n";
+      "<th>last loss</th><th>last KL</th><th>last agreement</th><th>last accuracy</th></tr>\n";
   for (const StageSummary& stage : summary.stages) {
     text += fmt::format(
         "<tr><td>{}</td><td>{}</td><td>{}</td><td>{:.1f}</td><td>{:.4f}</td><td>{:.4f}</td>"
-        "<td>{}</td><td>{}</td></tr>\n",
+        "<td>{}</td><td>{}</td><td>{}</td></tr>\n",
         escaped(stage.kind), stage.steps, stage.tokens, stage.seconds / 60, stage.first_loss,
-        stage.last_loss, optional_cell(stage.last_kl), optional_cell(stage.last_agreement));
+        stage.last_loss, optional_cell(stage.last.kl), optional_cell(stage.last.agreement),
+        optional_cell(stage.last.accuracy));
   }
   return text + "</table>\n";
 }

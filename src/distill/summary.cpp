@@ -37,8 +37,9 @@ StageSummary summarise_stage(const Lines& lines, size_t begin, size_t end) {
       mean(lines, begin, end, "seconds").value_or(0) * static_cast<double>(summary.steps);
   summary.first_loss = mean(lines, begin, begin + few, "loss").value_or(0);
   summary.last_loss = mean(lines, end - few, end, "loss").value_or(0);
-  summary.last_kl = mean(lines, end - few, end, "kl");
-  summary.last_agreement = mean(lines, end - few, end, "agreement");
+  summary.last.for_each(summary.last, [&](const char* name, std::optional<double>& part) {
+    part = mean(lines, end - few, end, name);
+  });
   return summary;
 }
 

@@ -3,12 +3,15 @@
 #include <ATen/core/grad_mode.h>
 #include <spdlog/spdlog.h>
 
+#include <algorithm>
 #include <chrono>
 #include <cmath>
 
 #include "convert/convert.h"
 #include "core/error.h"
 #include "core/progress.h"
+#include "data/packing.h"
+#include "data/pair_stream.h"
 #include "distill/checkpoint.h"
 #include "distill/metrics.h"
 #include "distill/optimizer.h"
@@ -32,6 +35,9 @@ at::ScalarType scalar_type(ComputeType type) {
   return type == ComputeType::bf16 ? at::kBFloat16 : at::kFloat;
 }
 
+// Where a run keeps the student that a stage began with, while it needs it.
+constexpr const char* kReference = "reference";
+
 class Trainer {
  public:
   Trainer(const Recipe& recipe, RunInputs inputs, at::Device device)
@@ -39,8 +45,8 @@ class Trainer {
         device_(device),
         folder_(recipe.run.dir),
         inputs_(std::move(inputs)),
-        stream_(inputs_.data, recipe.data.sequence_length, recipe.run.seed),
-        phases_(plan_phases(recipe, inputs_.student.config.n_layer())) {
+        phases_(plan_phases(recipe, inputs_.student.config.layers)) {
+    if (std::ranges::none_of(recipe.stages, needs_teacher)) return;
     for_each_parameter(inputs_.teacher,
                        [](const std::string&, at::Tensor& t) { t.set_requires_grad(false); });
     to(inputs_.teacher, device, scalar_type(recipe.run.dtype));
@@ -49,7 +55,7 @@ class Trainer {
   RunSummary run(const RunOptions& options) {
     open_folder(options);
     while (state_.phase < std::ssize(phases_)) run_phase();
-    write_final();
+    write_student("final");
     write_report(recipe_, folder_);
     return summarise(folder_, state_.skipped);
   }
@@ -82,18 +88,20 @@ class Trainer {
     const StageSection& stage = recipe_.stages[phase.stage];
     if (phase.keep_attention && state_.phase_step == 0) convert_others(*phase.keep_attention);
     Model master = inputs_.student;  // handles
-    if (phase.keep_attention) lend_attention(inputs_.teacher, *phase.keep_attention, master);
+    if (stage.kind == StageKind::stepwise) {
+      lend_attention(inputs_.teacher, *phase.keep_attention, master);
+    }
     Model compute = master;  // on the CPU in fp32 the same tensors
     to(compute, device_, scalar_type(recipe_.run.dtype));
-    AdamW optimizer(select_parameters(master, compute, stage), stage);
+    AdamW optimizer(select_parameters(master, compute, stage, phase.newest), stage);
     take_trained(master, inputs_.student);
     optimizer.set_skipped({state_.skipped, state_.skipped_in_row});
     if (resumed_ && state_.phase_step > 0) load_optimizer(*resumed_, optimizer);
     resumed_.reset();
+    const std::optional<Model> start_model = reference_at_start(stage);
     const auto objective =
-        stage.kind == StageKind::align
-            ? make_align(inputs_.teacher, compute)
-            : make_distill(inputs_.teacher, compute, stage, recipe_.run.activation_checkpointing);
+        make_objective(stage, compute, start_model ? *start_model : inputs_.teacher);
+    const auto stream = make_stream(phase.stage);
 
     const auto start = Clock::now();
     const double earlier_seconds = state_.phase_seconds;
@@ -109,13 +117,13 @@ class Trainer {
     metrics.stage = phase.stage;
     metrics.round = phase.round;
     auto last_log = start;
-    int64_t unlogged = 0;
+    int64_t unlogged = 0, tokens_logged = state_.tokens;
     while (!done()) {
       const double along =
           timed ? (state_.phase_seconds + metrics.seconds / 2) / phase.seconds
                 : (static_cast<double>(state_.phase_step) + 0.5) / static_cast<double>(phase.steps);
       const double factor = rate_factor(stage, along);
-      const StepTensors made = step(stage, *objective, optimizer, factor);
+      const StepTensors made = step(stage, *stream, *objective, optimizer, factor);
       ++unlogged;
       state_.phase_seconds = earlier_seconds + seconds_since(start);
       if (state_.step % recipe_.run.log_every == 0 || done()) {
@@ -123,9 +131,11 @@ class Trainer {
         metrics.rate = factor * stage.learning_rate;
         metrics.rate_rest = stage.train == TrainSet::all ? factor * stage.learning_rate_rest : 0;
         metrics.seconds = seconds_since(last_log) / static_cast<double>(unlogged);
-        metrics.tokens_per_second = static_cast<double>(stage.batch_tokens) / metrics.seconds;
+        metrics.tokens_per_second =
+            static_cast<double>(state_.tokens - tokens_logged) / seconds_since(last_log);
         last_log = Clock::now();
         unlogged = 0;
+        tokens_logged = state_.tokens;
         metrics_->append(metrics);
         stop_when_diverged(stage);
       }
@@ -137,11 +147,63 @@ class Trainer {
     }
     for_each_parameter(compute,
                        [](const std::string&, at::Tensor& t) { t.set_requires_grad(false); });
+    to(inputs_.student, at::kCPU, at::kFloat);
     ++state_.phase;
     state_.phase_step = 0;
     state_.phase_seconds = 0;
-    to(inputs_.student, at::kCPU, at::kFloat);
+    if (ends_stage(phase)) {
+      state_.stage_position = 0;
+      if (!stage.save.empty()) write_student(stage.save);
+    }
     checkpoint(/*optimizer=*/nullptr);
+    fs::remove_all(folder_ / kReference);
+  }
+
+  bool ends_stage(const Phase& phase) const {
+    return state_.phase == std::ssize(phases_) || phases_[state_.phase].stage != phase.stage;
+  }
+
+  // The student as it began a stage that takes it for the reference. It lies in the folder of the
+  // run until the stage is over, for a run that is resumed.
+  std::optional<Model> reference_at_start(const StageSection& stage) const {
+    if (stage.kind != StageKind::dpo || stage.reference != ReferenceModel::start) return {};
+    if (state_.phase_step == 0) {
+      Model on_host = inputs_.student;  // handles
+      to(on_host, at::kCPU, at::kFloat);
+      write_directory_atomically(folder_ / kReference,
+                                 [&](const fs::path& folder) { save_model(on_host, folder); });
+    }
+    Model reference = load_model(folder_ / kReference);
+    to(reference, device_, scalar_type(recipe_.run.dtype));
+    return reference;
+  }
+
+  // reference: of a dpo stage.
+  std::unique_ptr<Objective> make_objective(const StageSection& stage, const Model& compute,
+                                            const Model& reference) const {
+    const bool saves_memory = recipe_.run.activation_checkpointing;
+    switch (stage.kind) {
+      case StageKind::align:
+        return make_align(inputs_.teacher, compute);
+      case StageKind::sft:
+        return make_sft(compute, saves_memory);
+      case StageKind::dpo:
+        return make_dpo(reference, compute, stage, saves_memory);
+      case StageKind::stepwise:
+      case StageKind::distill:
+        break;
+    }
+    return make_distill(inputs_.teacher, compute, stage, saves_memory);
+  }
+
+  std::unique_ptr<BatchStream> make_stream(int64_t stage) const {
+    const auto own = inputs_.stage_data.find(stage);
+    if (own != inputs_.stage_data.end() && std::holds_alternative<PairDataset>(own->second)) {
+      return std::make_unique<PairStream>(std::get<PairDataset>(own->second), recipe_.run.seed);
+    }
+    return std::make_unique<PackedStream>(
+        own == inputs_.stage_data.end() ? inputs_.data : std::get<Dataset>(own->second),
+        recipe_.data.sequence_length, recipe_.run.seed);
   }
 
   // Converts the layers that have attention and are not to keep it.
@@ -160,13 +222,16 @@ class Trainer {
     at::Tensor gradient_norm;
   };
 
-  StepTensors step(const StageSection& stage, Objective& objective, AdamW& optimizer,
-                   double factor) {
-    const int64_t part_tokens = stage.batch_tokens / stage.accumulation;
+  StepTensors step(const StageSection& stage, BatchStream& stream, Objective& objective,
+                   AdamW& optimizer, double factor) {
+    const bool reads_own = inputs_.stage_data.contains(phases_[state_.phase].stage);
+    int64_t& position = reads_own ? state_.stage_position : state_.data_position;
     std::vector<Batch> parts;
     double total_weight = 0;
     for (int64_t i = 0; i < stage.accumulation; ++i) {
-      parts.push_back(stream_.batch(state_.tokens + i * part_tokens, part_tokens));
+      parts.push_back(stream.batch(position, stage.batch_tokens / stage.accumulation));
+      position = parts.back().next;
+      state_.tokens += parts.back().tokens();
       total_weight += objective.weight(parts.back());
     }
     StepTensors made;
@@ -179,7 +244,6 @@ class Trainer {
     optimizer.step(factor, made.gradient_norm, stage.clip, made.losses.total);
     ++state_.step;
     ++state_.phase_step;
-    state_.tokens += stage.batch_tokens;
     return made;
   }
 
@@ -221,8 +285,8 @@ class Trainer {
     write_report(recipe_, folder_);
   }
 
-  void write_final() {
-    write_directory_atomically(folder_ / "final", [&](const fs::path& folder) {
+  void write_student(const std::string& name) const {
+    write_directory_atomically(folder_ / name, [&](const fs::path& folder) {
       save_model(inputs_.student, folder, scalar_type(recipe_.run.save_dtype));
       if (inputs_.tokenizer) inputs_.tokenizer->save(folder);
     });
@@ -232,7 +296,6 @@ class Trainer {
   const at::Device device_;
   const fs::path folder_;
   RunInputs inputs_;
-  PackedStream stream_;
   const std::vector<Phase> phases_;
   TrainingState state_;
   std::optional<Checkpointed> resumed_;

@@ -2,12 +2,16 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <optional>
 #include <string>
+#include <variant>
 #include <vector>
 
 #include "core/file.h"
 #include "data/dataset.h"
+#include "data/pair_stream.h"
+#include "distill/losses.h"
 #include "distill/recipe.h"
 #include "model/model.h"
 #include "text/tokenizer.h"
@@ -29,7 +33,7 @@ struct StageSummary {
   int64_t tokens = 0;
   double seconds = 0;
   double first_loss = 0, last_loss = 0;
-  std::optional<double> last_kl, last_agreement;
+  LossParts<std::optional<double>> last;
 };
 
 struct RunSummary {
@@ -41,9 +45,11 @@ struct RunSummary {
 
 // What a run reads. The models are fp32, on the CPU; they are converted and moved by the run.
 struct RunInputs {
-  Model teacher;
+  Model teacher;  // empty where no stage asks it and the student was given
   Model student;
-  Dataset data;
+  Dataset data;  // of [data]; empty where no stage reads it
+  // Of the stages that read something else, by their index in the recipe: of a dpo stage pairs.
+  std::map<int64_t, std::variant<Dataset, PairDataset>> stage_data;
   std::optional<Tokenizer> tokenizer;  // goes into final/; absent: nothing is written there
 };
 

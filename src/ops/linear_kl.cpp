@@ -7,6 +7,7 @@
 #include <optional>
 #include <utility>
 
+#include "ops/logit_chunks.h"
 #include "ops/logit_loss.h"
 #include "ops/rows.h"
 
@@ -15,11 +16,6 @@ namespace {
 
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
-
-// Of one model's logits in fp32. A GPU wants products of thousands of rows.
-int64_t chunk_bytes(const at::Tensor& hidden) {
-  return hidden.is_cuda() ? int64_t{1} << 30 : int64_t{64} << 20;
-}
 
 // The unmasked tokens: their places in the batch and what each counts in the loss.
 struct Selection {
@@ -64,54 +60,14 @@ at::ScalarType logit_type(const LinearKlInputs& in) {
                                                                          : at::kFloat;
 }
 
-// Logits of one model for one chunk. Keeps its memory between chunks, because fresh pages for tens
-// of megabytes cost as much as the softmax.
-class LogitBuffer {
- public:
-  LogitBuffer(const at::Tensor& weight, int64_t rows, at::ScalarType type)
-      : weight_(weight.t()),
-        logits_(
-            at::empty({rows, weight.size(0)}, weight.options().dtype(type).requires_grad(false))) {
-    if (weight.scalar_type() != type) product_ = at::empty_like(logits_, weight.scalar_type());
-  }
-
-  // hidden: [n, D], n at most the rows given; returns [n, V], valid until the next call.
-  at::Tensor fill(const at::Tensor& hidden) {
-    const int64_t n = hidden.size(0);
-    at::Tensor logits = logits_.narrow(0, 0, n);
-    at::Tensor product = product_.defined() ? product_.narrow(0, 0, n) : logits;
-    at::mm_out(product, hidden, weight_);
-    if (product_.defined()) logits.copy_(product);
-    return logits;
-  }
-
- private:
-  at::Tensor weight_, logits_, product_;
-};
-
-// How many of `count` tokens to take at once. Equal chunks: a small last one would read the whole
-// output matrix for few rows.
-int64_t chunk_size(int64_t count, int64_t bytes, int64_t vocab, int64_t wanted) {
-  const int64_t row_bytes = vocab * static_cast<int64_t>(sizeof(float));
-  const int64_t most = wanted > 0 ? wanted : std::max<int64_t>(bytes / row_bytes, 1);
-  const int64_t chunks = std::max<int64_t>((count + most - 1) / most, 1);
-  return (count + chunks - 1) / chunks;
-}
-
-struct Gradients {
-  at::Tensor hidden;  // [T, D]
-  at::Tensor weight;  // [V, D] fp32
-};
-
 // The loss and, where a gradient is defined, its value. Runs without autograd.
 LinearKlResult compute(const LinearKlInputs& in, const LinearKlOptions& options, bool grad_hidden,
-                       bool grad_weight, Gradients& gradients) {
+                       bool grad_weight, HeadGradients& gradients) {
   const at::NoGradGuard no_grad;
   const bool with_kl = options.kl_weight != 0, with_ce = options.ce_weight != 0;
   const Selection selection = select_tokens(in, options);
-  const int64_t count = selection.places.size(0), vocab = in.weight.size(0);
-  const int64_t chunk_tokens =
-      chunk_size(count, chunk_bytes(in.hidden), vocab, options.chunk_tokens);
+  const int64_t count = selection.places.size(0);
+  const int64_t chunk_tokens = logit_chunk_tokens(count, in.weight, options.chunk_tokens);
   const auto in_float = in.hidden.options().dtype(at::kFloat).requires_grad(false);
 
   LogitBuffer student(in.weight, chunk_tokens, logit_type(in));
@@ -147,13 +103,7 @@ LinearKlResult compute(const LinearKlInputs& in, const LinearKlOptions& options,
     if (with_ce) totals[1] += (rows.ce.to(at::kDouble) * ce_share).sum();
 
     // chunk.student now holds the gradient of the logits.
-    const at::Tensor dlogits = chunk.student.to(in.weight.scalar_type());
-    if (grad_hidden) gradients.hidden.index_copy_(0, places, at::mm(dlogits, in.weight));
-    if (grad_weight && dlogits.scalar_type() == at::kFloat) {
-      gradients.weight.addmm_(dlogits.t(), hidden);
-    } else if (grad_weight) {
-      gradients.weight.add_(at::mm(dlogits.t(), hidden));
-    }
+    gradients.add(chunk.student, places, hidden, in.weight);
   }
 
   LinearKlResult result;
@@ -171,7 +121,7 @@ class LinearKl : public torch::autograd::Function<LinearKl> {
   static at::Tensor forward(AutogradContext* context, const at::Tensor& hidden,
                             const at::Tensor& weight, const LinearKlInputs& inputs,
                             const LinearKlOptions& options, LinearKlResult& result) {
-    Gradients gradients;
+    HeadGradients gradients;
     result = compute(inputs, options, hidden.requires_grad(), weight.requires_grad(), gradients);
     // Not saved variables: backward gives their memory away, and a second one must fail.
     context->saved_data["hidden"] = gradients.hidden;
@@ -227,7 +177,7 @@ LinearKlResult linear_kl(const LinearKlInputs& inputs, const LinearKlOptions& op
   if (needs_gradient({inputs.hidden, inputs.weight})) {
     result.loss = LinearKl::apply(inputs.hidden, inputs.weight, inputs, options, result);
   } else {
-    Gradients none;
+    HeadGradients none;
     result = compute(inputs, options, /*grad_hidden=*/false, /*grad_weight=*/false, none);
   }
   return result;

@@ -104,25 +104,29 @@ ChatTemplate ChatTemplate::named(std::string_view kind, const Tokenizer& tokeniz
 }
 
 std::vector<ChatTemplate::Part> ChatTemplate::parts(const std::vector<ChatMessage>& messages,
-                                                    bool add_generation_prompt) const {
+                                                    bool add_generation_prompt,
+                                                    size_t first_marked) const {
   std::vector<Part> parts;
   const bool llama3 = kind_ == Kind::llama3;
   const auto header = [&](std::string_view role) {
     return llama3 ? fmt::format("<|start_header_id|>{}<|end_header_id|>\n\n", role)
                   : fmt::format("<|im_start|>{}\n", role);
   };
-  const auto turn = [&](std::string_view role, std::string_view content) {
+  const auto turn = [&](std::string_view role, std::string_view content, bool marked) {
     const std::string valid_role = to_valid_utf8(role), valid = to_valid_utf8(content);
     parts.push_back({header(valid_role), false});
-    parts.push_back({(llama3 ? trimmed(valid) : valid) + std::string(family_of(kind_).turn_end),
-                     role == "assistant"});
+    parts.push_back(
+        {(llama3 ? trimmed(valid) : valid) + std::string(family_of(kind_).turn_end), marked});
     if (!llama3) parts.push_back({"\n", false});
   };
   if (llama3 && !messages.empty()) parts.push_back({bos_, false});
   if (kind_ == Kind::smollm2 && !messages.empty() && messages.front().role != "system") {
-    turn("system", kSmolLm2System);
+    turn("system", kSmolLm2System, /*marked=*/false);
   }
-  for (const ChatMessage& message : messages) turn(message.role, message.content);
+  for (size_t i = 0; i < messages.size(); ++i) {
+    const bool marked = messages[i].role == "assistant" && i >= first_marked;
+    turn(messages[i].role, messages[i].content, marked);
+  }
   if (add_generation_prompt) parts.push_back({header("assistant"), false});
   return parts;
 }
@@ -130,17 +134,18 @@ std::vector<ChatTemplate::Part> ChatTemplate::parts(const std::vector<ChatMessag
 std::string ChatTemplate::render(const std::vector<ChatMessage>& messages,
                                  bool add_generation_prompt) const {
   std::string text;
-  for (const Part& part : parts(messages, add_generation_prompt)) text += part.text;
+  for (const Part& part : parts(messages, add_generation_prompt, 0)) text += part.text;
   return text;
 }
 
 ChatTokens ChatTemplate::tokenize(const std::vector<ChatMessage>& messages,
-                                  bool add_generation_prompt, const Tokenizer& tokenizer) const {
+                                  bool add_generation_prompt, const Tokenizer& tokenizer,
+                                  size_t first_marked) const {
   // The whole is encoded at once, as the model saw it in training: words cross from a header's
   // newline into the content.
   std::string text;
   std::vector<ByteRange> spans;  // of the assistant
-  for (const Part& part : parts(messages, add_generation_prompt)) {
+  for (const Part& part : parts(messages, add_generation_prompt, first_marked)) {
     const size_t begin = text.size();
     text += part.text;
     if (part.assistant) spans.push_back({begin, text.size()});

@@ -34,10 +34,15 @@ class ChatTemplate {
   static ChatTemplate recognise(const Tokenizer& tokenizer);
   // kind: "chatml", "smollm2" or "llama3".
   static ChatTemplate named(std::string_view kind, const Tokenizer& tokenizer);
+  // The one called `kind`, or the checkpoint's own when that is empty.
+  static ChatTemplate choose(std::string_view kind, const Tokenizer& tokenizer) {
+    return kind.empty() ? recognise(tokenizer) : named(kind, tokenizer);
+  }
 
   std::string render(const std::vector<ChatMessage>& messages, bool add_generation_prompt) const;
+  // first_marked: the assistant's turns before this message are not marked.
   ChatTokens tokenize(const std::vector<ChatMessage>& messages, bool add_generation_prompt,
-                      const Tokenizer& tokenizer) const;
+                      const Tokenizer& tokenizer, size_t first_marked = 0) const;
   // Tokens that end an assistant's turn ("<|im_end|>", "<|eot_id|>").
   std::vector<TokenId> turn_end_ids(const Tokenizer& tokenizer) const;
   Kind kind() const { return kind_; }
@@ -49,8 +54,8 @@ class ChatTemplate {
     bool assistant;
   };
   ChatTemplate(Kind kind, std::string bos) : kind_(kind), bos_(std::move(bos)) {}
-  std::vector<Part> parts(const std::vector<ChatMessage>& messages,
-                          bool add_generation_prompt) const;
+  std::vector<Part> parts(const std::vector<ChatMessage>& messages, bool add_generation_prompt,
+                          size_t first_marked) const;
 
   Kind kind_;
   std::string bos_;

@@ -1,9 +1,14 @@
 // The whole path on a small random teacher: convert, synthesize, distill, evaluate, generate.
+#include <ATen/Context.h>
+#include <ATen/ops/randn.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
+
 #include "cli/program.h"
 #include "model/fixtures.h"
+#include "text/chat_template.h"
 
 namespace mambify {
 namespace {
@@ -26,6 +31,23 @@ void write_teacher(const fs::path& folder) {
   for (const char* file : {"tokenizer.json", "tokenizer_config.json", "chat_template.jinja"}) {
     fs::copy_file(fixtures() / "llama3-style-tokenizer" / file, folder / file);
   }
+}
+
+// The same, but one that ends a turn at about every tenth token: the first dimension of its hidden
+// states is nearly constant, and the output matrix uses it as a bias.
+void write_talker(const fs::path& teacher, const fs::path& folder) {
+  Model model = load_model(teacher);
+  const Tokenizer tokenizer = Tokenizer::load(teacher);
+  at::manual_seed(1);
+  model.config.tie_embeddings = false;
+  model.embedding.select(1, 0).fill_(30);
+  model.final_norm.fill_(1);
+  model.lm_head = at::randn(model.embedding.sizes()).mul_(0.05);
+  const TokenId end = ChatTemplate::recognise(tokenizer).turn_end_ids(tokenizer).front();
+  model.lm_head.select(0, end).select(0, 0).fill_(0.6);
+  fs::create_directories(folder);
+  save_model(model, folder);
+  tokenizer.save(folder);
 }
 
 class Pipeline : public ::testing::Test {
@@ -239,6 +261,63 @@ TEST_F(Pipeline, SynthesizeWritesWhatDistillReads) {
   // The first line is a conversation, the second plain text, which becomes a question.
   ASSERT_EQ(outcome.exit_code, 0) << outcome.err;
   EXPECT_TRUE(fs::exists(path("written.jsonl")));
+}
+
+TEST_F(Pipeline, PairsOfSynthesizeAreWhatDpoReads) {
+  write_talker(path("teacher"), path("talker"));
+  ASSERT_EQ(run({"convert", "--teacher", path("talker"), "--attention-layers", "1", "--out",
+                 path("talking-student")})
+                .exit_code,
+            0);
+  const std::vector<std::string> pairs = {"synthesize",    "--teacher",
+                                          path("teacher"), "--pairs",
+                                          "--student",     path("talking-student"),
+                                          "--out",         path("pairs.jsonl"),
+                                          "--prompts",     path("data.jsonl"),
+                                          "--tokens",      "400",
+                                          "--max-length",  "64",
+                                          "--top-k",       "50",
+                                          "--json"};
+  const Outcome written = run(pairs);
+  ASSERT_EQ(written.exit_code, 0) << written.err;
+  const int64_t count = written.json()["pairs"];
+  EXPECT_GT(count, 0);
+  const std::string text = read_text_file(path("pairs.jsonl"));
+  EXPECT_EQ(std::count(text.begin(), text.end(), '\n'), count);
+  EXPECT_EQ(run(pairs).exit_code, 0);
+  EXPECT_EQ(read_text_file(path("pairs.jsonl")), text);
+
+  write_file_atomically(
+      path("chat.toml"),
+      "[model]\nteacher = \"" + path("talker") + "\"\nstudent = \"" + path("talking-student") +
+          "\"\n[data]\nfiles = [\"" + path("data.jsonl") +
+          "\"]\nsequence_length = 64\n"
+          "[[stage]]\nkind = \"sft\"\nsteps = 2\nbatch_tokens = 32\n"
+          "[[stage]]\nkind = \"dpo\"\nsteps = 2\nbatch_tokens = 128\nfiles = [\"" +
+          path("pairs.jsonl") +
+          "\"]\n"
+          "[run]\ndir = \"" +
+          path("chat-run") + "\"\n");
+  const Outcome trained = run({"distill", path("chat.toml"), "--json"});
+  ASSERT_EQ(trained.exit_code, 0) << trained.err;
+  EXPECT_TRUE(trained.json()["stages"][0].contains("last_ce"));
+  EXPECT_TRUE(trained.json()["stages"][1].contains("last_margin"));
+  EXPECT_THAT(read_text_file(path("chat-run/report.html")), HasSubstr("reward of the chosen"));
+}
+
+TEST_F(Pipeline, PairsNeedAStudentAndAStudentPairs) {
+  const std::vector<std::string> plain = {
+      "synthesize", "--teacher", path("teacher"), "--out", path("none.jsonl"), "--tokens", "40"};
+  for (const std::vector<std::string>& more : std::vector<std::vector<std::string>>{
+           {"--pairs"},
+           {"--student", path("student")},
+           {"--pairs", "--student", path("student"), "--plain-share", "0.5"}}) {
+    std::vector<std::string> arguments = plain;
+    arguments.insert(arguments.end(), more.begin(), more.end());
+    const Outcome outcome = run(arguments);
+    EXPECT_EQ(outcome.exit_code, 2) << more[0];
+    EXPECT_THAT(outcome.err, HasSubstr("--pairs"));
+  }
 }
 
 TEST_F(Pipeline, ChatAnswersFromAPipeAndKeepsItsCommands) {

@@ -8,6 +8,7 @@
 #include <algorithm>
 
 #include "core/error.h"
+#include "decode/preferences.h"
 #include "model/load.h"
 #include "testing.h"
 
@@ -121,6 +122,58 @@ TEST_F(Synthesis, AGreedyTeacherAnswersEachPromptOnce) {
       synthesize(model_, tokenizer_, chat_, prompts,
                  {.tokens = 100000, .max_length = 96, .rows = 4, .sampling = {.temperature = 0}});
   EXPECT_EQ(static_cast<int64_t>(result.chats.size()) + result.unfinished + result.malformed, 2);
+}
+
+TEST_F(Synthesis, EachPromptIsAnsweredOnceInItsPlace) {
+  std::vector<Chat> prompts;
+  for (int i = 0; i < 20; ++i) prompts.push_back({{"user", "Number " + std::to_string(i)}});
+  // Too long to be answered within max_length.
+  prompts[7][0].content.append(2000, 'x');
+  const SynthesisOptions options{
+      .tokens = 1, .max_length = 96, .rows = 3, .sampling = {.temperature = 1, .seed = 5}};
+  std::vector<int64_t> progress;
+  const auto answers = answer_each(model_, tokenizer_, chat_, prompts, options,
+                                   [&](int64_t done) { progress.push_back(done); });
+  ASSERT_EQ(answers.size(), prompts.size());
+  EXPECT_FALSE(answers[7].has_value());
+  EXPECT_GT(std::ranges::count_if(answers, [](const auto& a) { return a.has_value(); }), 10);
+  EXPECT_TRUE(std::ranges::is_sorted(progress));
+  EXPECT_TRUE(answer_each(model_, tokenizer_, chat_, {}, options).empty());
+  SynthesisOptions alone = options;
+  alone.rows = 1;
+  EXPECT_EQ(answer_each(model_, tokenizer_, chat_, prompts, alone), answers);
+}
+
+TEST_F(Synthesis, TheTeachersAnswerIsPreferredToTheStudents) {
+  const std::vector<Chat> taught = write(8).chats;
+  Model student = clone(model_);
+  student.embedding.mul_(-1).select(1, 0).fill_(30);
+  const SynthesisOptions options{
+      .max_length = 96, .rows = 8, .sampling = {.temperature = 1, .seed = 3}};
+  const Preferences found = prefer_teacher(taught, student, tokenizer_, chat_, options);
+  EXPECT_EQ(std::ssize(found.pairs) + found.unanswered + found.equal, std::ssize(taught));
+  ASSERT_GT(found.pairs.size(), 3u);
+  size_t next = 0;
+  for (const PreferencePair& pair : found.pairs) {
+    ASSERT_EQ(pair.chosen.size(), 1u);
+    ASSERT_EQ(pair.rejected.size(), 1u);
+    EXPECT_EQ(pair.rejected[0].role, "assistant");
+    EXPECT_NE(pair.rejected[0].content, pair.chosen[0].content);
+    Chat conversation = pair.prompt;
+    conversation.push_back(pair.chosen[0]);
+    while (next < taught.size() && !same(conversation, taught[next])) ++next;
+    EXPECT_LT(next, taught.size()) << "a pair that is none of the conversations";
+  }
+  // A student that is the teacher and has its random numbers says what the teacher says.
+  std::vector<Chat> prompts, own;
+  for (int i = 0; i < 8; ++i) prompts.push_back({{"user", "Number " + std::to_string(i)}});
+  const auto answers = answer_each(model_, tokenizer_, chat_, prompts, options);
+  for (size_t i = 0; i < prompts.size() && answers[i]; ++i) {
+    own.push_back(prompts[i]);
+    own.back().push_back({"assistant", *answers[i]});
+  }
+  ASSERT_FALSE(own.empty());
+  EXPECT_EQ(prefer_teacher(own, model_, tokenizer_, chat_, options).equal, std::ssize(own));
 }
 
 TEST_F(Synthesis, AnAnswerThatIsTooLongEndsWithAWholeSentence) {

@@ -14,6 +14,7 @@
 namespace mambify {
 namespace {
 
+using ::testing::AllOf;
 using ::testing::HasSubstr;
 
 class InputsTest : public ::testing::Test {
@@ -82,7 +83,39 @@ TEST_F(InputsTest, AFinishedStudentLearnsOn) {
                          "stage.0.kind=distill", "run.dir=" + (folder_ / "second").string()}),
                  {});
   EXPECT_EQ(second.stages[0].kind, "distill");
-  EXPECT_TRUE(second.stages[0].last_kl.has_value());
+  EXPECT_TRUE(second.stages[0].last.kl.has_value());
+}
+
+TEST_F(InputsTest, TheChatRecipeReadsWhatEachStageWants) {
+  std::ofstream(folder_ / "pairs.jsonl")
+      << R"({"prompt": "What is a river?", "chosen": "A stream of water.", "rejected": "No."})"
+      << "\n"
+      << R"({"prompt": "Same?", "chosen": "Yes.", "rejected": "Yes."})"
+      << "\n";
+  const std::string text = recipe().text +
+                           "[[stage]]\nkind = \"sft\"\nsteps = 2\nbatch_tokens = 32\n"
+                           "[[stage]]\nkind = \"dpo\"\nsteps = 2\nbatch_tokens = 128\nfiles = [\"" +
+                           (folder_ / "pairs.jsonl").string() + "\"]\n";
+  const Recipe chat =
+      parse_recipe(text, "recipe.toml", {"data.loss_on=all", "data.sequence_length=64"});
+  const RunInputs inputs = load_inputs(chat);
+  // sft counts the assistant's tokens of the shared files, the other stage all.
+  const auto& sft = std::get<Dataset>(inputs.stage_data.at(1));
+  EXPECT_EQ(sft.tokens(), inputs.data.tokens());
+  EXPECT_LT(sft.counted_tokens(), inputs.data.counted_tokens());
+  EXPECT_EQ(std::get<PairDataset>(inputs.stage_data.at(2)).pairs.size(), 1u);
+  const RunSummary summary = run_recipe(chat, {});
+  ASSERT_EQ(summary.stages.size(), 3u);
+  EXPECT_TRUE(summary.stages[1].last.ce.has_value());
+  EXPECT_TRUE(summary.stages[2].last.margin.has_value());
+}
+
+TEST_F(InputsTest, ATeacherThatNoStageAsksIsNotRead) {
+  const RunSummary first = run_recipe(recipe(), {});
+  const std::vector<std::string> sft = {
+      "model.keep_attention=", "model.student=" + first.final_model.string(), "stage.0.kind=sft"};
+  EXPECT_TRUE(load_inputs(recipe(sft)).teacher.blocks.empty());
+  EXPECT_FALSE(load_inputs(recipe()).teacher.blocks.empty());
 }
 
 TEST_F(InputsTest, AnotherVocabularyIsRefused) {
@@ -107,6 +140,10 @@ TEST_F(InputsTest, WhatIsMissingIsNamed) {
   EXPECT_THAT(message_of({"model.keep_attention=7,8"}), HasSubstr("keep_attention of [model]"));
   EXPECT_THAT(message_of({"model.mixer=mamba3"}), HasSubstr("[model]"));
   EXPECT_THAT(message_of({"data.chat_template=unknown"}), HasSubstr("unknown"));
+  const std::string text = (folder_ / "data.jsonl").string();
+  EXPECT_THAT(
+      message_of({"stage.0.kind=dpo", "data.sequence_length=16", "stage.0.files=['" + text + "']"}),
+      AllOf(HasSubstr("data.jsonl:1"), HasSubstr("\"chosen\"")));
 }
 
 }  // namespace

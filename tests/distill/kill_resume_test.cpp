@@ -46,7 +46,7 @@ TEST_P(KillAndResume, EndsInTheSameBits) {
   ASSERT_EQ(wait_for(start(folder / "whole", GetParam())), 0);
   const Seconds whole = std::chrono::steady_clock::now() - begin;
 
-  // Spread over a whole run: start-up, both stages, checkpoints being written, the end.
+  // Spread over a whole run: start-up, all stages, checkpoints being written, the end.
   const unsigned seed = std::random_device()();
   RecordProperty("seed", std::to_string(seed));
   std::mt19937 engine(seed);

@@ -60,6 +60,16 @@ TEST(SelectParameters, AllHasTwoRates) {
   EXPECT_EQ(std::ranges::count(names(trained), "embedding"), 1);
 }
 
+TEST(SelectParameters, NewMixersAreThoseOfTheGivenLayers) {
+  Model student = testing::tiny_inputs({1}).student;
+  StageSection stage;
+  stage.train = TrainSet::newest;
+  const std::vector<int64_t> newest = {2};
+  const auto trained = names(select_parameters(student, student, stage, newest));
+  EXPECT_FALSE(trained.empty());
+  for (const std::string& name : trained) EXPECT_TRUE(name.starts_with("blocks.2.mixer.")) << name;
+}
+
 TEST(SelectParameters, FrozenOnesStay) {
   Model student = testing::tiny_inputs({1}).student;
   StageSection stage;

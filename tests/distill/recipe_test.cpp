@@ -108,16 +108,49 @@ TEST(Recipe, SectionsThatContradictThemselvesAreErrors) {
   EXPECT_THAT(message_of(kSmall, {"stage.0.train=all"}), HasSubstr("mixers only"));
   EXPECT_THAT(message_of(kSmall, {"stage.1.kl_weight=0"}), HasSubstr("nothing to learn"));
   EXPECT_THAT(message_of(kSmall, {"stage.1.kind=stepwise"}), HasSubstr("lists no rounds"));
-  EXPECT_THAT(message_of(kSmall, {"stage.1.keep_attention=[\"1/2\"]"}),
-              HasSubstr("belongs to stepwise"));
+  EXPECT_THAT(message_of(kSmall, {"stage.1.keep_attention=[\"1/2\", \"1/4\"]"}),
+              HasSubstr("only stepwise stages have rounds"));
+  EXPECT_THAT(message_of(kSmall, {"stage.1.beta=0.2"}), HasSubstr("belong to dpo"));
+  EXPECT_THAT(message_of(kSmall, {"stage.0.reference=start"}), HasSubstr("belong to dpo"));
+  EXPECT_THAT(message_of(kSmall, {"stage.1.kind=sft", "stage.1.ce_weight=1"}),
+              HasSubstr("belong to distill and stepwise"));
+  EXPECT_THAT(message_of(kSmall, {"stage.1.kind=dpo"}), HasSubstr("files is missing"));
+  EXPECT_THAT(
+      message_of(kSmall, {"stage.1.kind=dpo", "stage.1.files=['p']", "stage.1.batch_tokens=1022"}),
+      AllOf(HasSubstr("at least 1024"), HasSubstr("sequence_length = 512")));
+  for (const char* name : {"a/b", "final", "checkpoints", "..", "reference", "report.html"}) {
+    EXPECT_THAT(message_of(kSmall, {std::string("stage.1.save=") + name}),
+                HasSubstr("a new folder's name"));
+  }
+  EXPECT_THAT(message_of(kSmall, {"stage.0.save=a", "stage.1.save=a"}), HasSubstr("twice"));
   EXPECT_THAT(message_of(kSmall, {"stage.1.warmup=0.9"}), HasSubstr("more than the whole"));
-  EXPECT_THAT(message_of(kSmall, {"model.student=s"}), HasSubstr("converted already"));
+  EXPECT_THAT(message_of(kSmall, {"model.student=s"}), HasSubstr("converted further"));
   EXPECT_THAT(message_of(kSmall, {"model.keep_attention="}), HasSubstr("no layer would be"));
   EXPECT_THAT(message_of(kSmall, {"model.teacher="}), HasSubstr("teacher"));
   EXPECT_THAT(message_of(kSmall, {"run.dir="}), HasSubstr("dir"));
   EXPECT_THAT(message_of(kSmall, {"data.files=[]"}), HasSubstr("files"));
   EXPECT_THAT(message_of("[model]\nteacher='t'\n[data]\nfiles=['a']\n[run]\ndir='d'\n"),
               HasSubstr("no [[stage]]"));
+}
+
+TEST(Recipe, StagesThatBeginWithAFinishedStudentMoveItSlowly) {
+  const Recipe recipe =
+      parse_recipe(kSmall, "r.toml",
+                   {"stage.0.kind=sft", "stage.1.kind=dpo", "stage.1.files=['p.jsonl']",
+                    "stage.1.learning_rate=3e-6", "stage.1.reference=start"});
+  EXPECT_EQ(recipe.stages[0].train, TrainSet::all);
+  EXPECT_EQ(recipe.stages[0].learning_rate, default_stage(StageKind::sft).learning_rate);
+  EXPECT_LT(recipe.stages[0].learning_rate, StageSection().learning_rate_rest);
+  EXPECT_EQ(recipe.stages[1].learning_rate, 3e-6);
+  EXPECT_LT(recipe.stages[1].learning_rate_rest, recipe.stages[0].learning_rate_rest);
+  EXPECT_EQ(recipe.stages[1].reference, ReferenceModel::start);
+}
+
+TEST(Recipe, SharedFilesAreNeededWhereAStageHasNone) {
+  EXPECT_THAT(message_of(kSmall, {"data.files=[]", "stage.0.files=['a']"}),
+              HasSubstr("files of [data]"));
+  EXPECT_EQ(message_of(kSmall, {"data.files=[]", "stage.0.files=['a']", "stage.1.files=['b']"}),
+            "no error");
 }
 
 TEST(Recipe, TomlErrorsNameTheLine) {
@@ -161,6 +194,7 @@ TEST(Recipe, TheDocumentationHoldsTheReference) {
   EXPECT_THAT(page, HasSubstr(reference))
       << "paste the output of `mambify distill --print-keys` into docs/distill.md";
   EXPECT_THAT(reference, HasSubstr("| `kl_weight` | `1` |"));
+  EXPECT_THAT(reference, HasSubstr("| `train` | `\"mixers\"`; sft `\"all\"`; dpo `\"all\"` |"));
 }
 
 TEST(Recipe, TheRecipesOfTheProjectAreValid) {

@@ -1,7 +1,9 @@
 // A run cut short and resumed is the run that was left alone, to the bit.
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <ostream>
 
 #include "core/error.h"
 #include "distill/checkpoint.h"
@@ -12,11 +14,21 @@
 namespace mambify {
 namespace {
 
-using testing::tiny_inputs;
+// Two stages; step 16 is in the middle of the second, where the optimizer has moments.
+struct Case {
+  const char* name;
+  const char* stages;
+  bool pairs;
+  int64_t steps;
 
-Recipe recipe_for(const fs::path& dir) {
-  return parse_recipe(testing::tiny_recipe(dir, testing::kAlignThenDistill), "tiny.toml");
-}
+  Recipe recipe_for(const fs::path& dir, const std::vector<std::string>& overrides = {}) const {
+    return parse_recipe(testing::tiny_recipe(dir, stages), "tiny.toml", overrides);
+  }
+  RunInputs inputs() const {
+    return pairs ? testing::tiny_inputs_with_pairs(/*stage=*/1) : testing::tiny_inputs();
+  }
+};
+void PrintTo(const Case& c, std::ostream* out) { *out << c.name; }
 
 // Everything of metrics.jsonl that does not depend on the clock.
 std::vector<nlohmann::json> timeless(const fs::path& run) {
@@ -46,71 +58,81 @@ void rewind_to(const fs::path& run, int64_t step) {
   fs::create_directories(run / "checkpoints" / "step-99.tmp" / "model");
 }
 
-class Resume : public ::testing::Test {
+class Resume : public ::testing::TestWithParam<Case> {
  protected:
   void SetUp() override {
     whole_ = folder_ / "whole";
-    train(recipe_for(whole_), tiny_inputs(), {});
+    run(whole_);
+  }
+
+  RunSummary run(const fs::path& dir, const RunOptions& options = {}) const {
+    return train(GetParam().recipe_for(dir), GetParam().inputs(), options);
   }
 
   testing::ScratchFolder folder_;
   fs::path whole_;
 };
 
-TEST_F(Resume, TwoRunsAreEqual) {
-  train(recipe_for(folder_ / "again"), tiny_inputs(), {});
+TEST_P(Resume, TwoRunsAreEqual) {
+  run(folder_ / "again");
   expect_same_run(whole_, folder_ / "again");
 }
 
-TEST_F(Resume, OnlyTheNewestTwoCheckpointsAreKept) {
+TEST_P(Resume, OnlyTheNewestTwoCheckpointsAreKept) {
   std::vector<std::string> names;
   for (const auto& entry : fs::directory_iterator(whole_ / "checkpoints")) {
     names.push_back(entry.path().filename());
   }
   std::ranges::sort(names);
-  EXPECT_EQ(names, (std::vector<std::string>{"step-16", "step-19"}));
+  EXPECT_EQ(names, (std::vector<std::string>{"step-16", fmt::format("step-{}", GetParam().steps)}));
 }
 
-TEST_F(Resume, FromTheMiddleOfAStage) {
-  // Steps 1 to 10 align, 11 to 19 distill: step 16 has moments.
+TEST_P(Resume, FromTheMiddleOfAStage) {
   rewind_to(whole_, 16);
   const fs::path other = folder_ / "other";
-  train(recipe_for(other), tiny_inputs(), {});
-  train(recipe_for(whole_), tiny_inputs(), {.resume = true});
+  run(other);
+  run(whole_, {.resume = true});
   expect_same_run(other, whole_);
 }
 
-TEST_F(Resume, AFinishedRunStaysAsItIs) {
+TEST_P(Resume, AFinishedRunStaysAsItIs) {
   const fs::path other = folder_ / "other";
-  train(recipe_for(other), tiny_inputs(), {});
-  const RunSummary summary = train(recipe_for(whole_), tiny_inputs(), {.resume = true});
-  EXPECT_EQ(summary.steps, 19);
+  run(other);
+  const RunSummary summary = run(whole_, {.resume = true});
+  EXPECT_EQ(summary.steps, GetParam().steps);
   expect_same_run(other, whole_);
 }
 
-TEST_F(Resume, WithoutACheckpointStartsOver) {
+TEST_P(Resume, WithoutACheckpointStartsOver) {
   const fs::path other = folder_ / "other";
-  train(recipe_for(other), tiny_inputs(), {});
+  run(other);
   fs::remove_all(whole_ / "checkpoints");
-  train(recipe_for(whole_), tiny_inputs(), {.resume = true});
+  run(whole_, {.resume = true});
   expect_same_run(other, whole_);
 }
 
-TEST_F(Resume, AnotherRecipeIsRefused) {
-  Recipe changed = parse_recipe(testing::tiny_recipe(whole_, testing::kAlignThenDistill),
-                                "tiny.toml", {"stage.1.clip=0.5"});
-  EXPECT_THROW(train(changed, tiny_inputs(), {.resume = true}), Error);
+TEST_P(Resume, AnotherRecipeIsRefused) {
+  const Recipe changed = GetParam().recipe_for(whole_, {"stage.1.clip=0.5"});
+  EXPECT_THROW(train(changed, GetParam().inputs(), {.resume = true}), Error);
 }
 
-TEST_F(Resume, ADamagedStateIsAnErrorThatNamesTheFile) {
-  write_file_atomically(whole_ / "checkpoints" / "step-19" / "state.json", "{\"format\": 1}");
+TEST_P(Resume, ADamagedStateIsAnErrorThatNamesTheFile) {
+  write_file_atomically(
+      whole_ / "checkpoints" / fmt::format("step-{}", GetParam().steps) / "state.json",
+      "{\"format\": 2}");
   try {
-    train(recipe_for(whole_), tiny_inputs(), {.resume = true});
+    run(whole_, {.resume = true});
     FAIL() << "a damaged checkpoint was used";
   } catch (const Error& error) {
     EXPECT_NE(std::string(error.what()).find("state.json"), std::string::npos) << error.what();
   }
 }
+
+INSTANTIATE_TEST_SUITE_P(Stages, Resume,
+                         ::testing::Values(Case{"align_distill", testing::kAlignThenDistill, false,
+                                                19},
+                                           Case{"sft_dpo", testing::kSftThenDpo, true, 17}),
+                         [](const auto& info) { return info.param.name; });
 
 }  // namespace
 }  // namespace mambify

@@ -28,6 +28,29 @@ inline Dataset random_documents(int64_t documents, int64_t vocab, uint64_t seed)
   return dataset;
 }
 
+// Pairs of random answers to random prompts; a side has at most 30 tokens.
+inline PairDataset random_pairs(int64_t pairs, int64_t vocab, uint64_t seed) {
+  const CounterRandom random(seed, RandomPurpose::sample);
+  PairDataset dataset;
+  for (int64_t p = 0; p < pairs; ++p) {
+    const auto at = [&](int64_t index) {
+      return random.bits(static_cast<uint32_t>(p), static_cast<uint32_t>(index));
+    };
+    const int64_t prompt = 2 + at(0) % 8;
+    const auto side = [&](int64_t from) {
+      Document document;
+      const int64_t length = prompt + 1 + at(from) % 20;
+      for (int64_t i = 0; i < length; ++i) {
+        document.ids.push_back(static_cast<TokenId>(at(i < prompt ? 100 + i : from + i) % vocab));
+        document.counts.push_back(i >= prompt);
+      }
+      return document;
+    };
+    dataset.pairs.push_back({side(200), side(300)});
+  }
+  return dataset;
+}
+
 // The student keeps attention in the layers of `kept`; all of them: nothing is converted yet.
 inline RunInputs tiny_inputs(std::vector<int64_t> kept = {1}) {
   RunInputs inputs;
@@ -40,12 +63,35 @@ inline RunInputs tiny_inputs(std::vector<int64_t> kept = {1}) {
   return inputs;
 }
 
+// With pairs for a stage of kind dpo.
+inline RunInputs tiny_inputs_with_pairs(int64_t stage, std::vector<int64_t> kept = {1}) {
+  RunInputs inputs = tiny_inputs(std::move(kept));
+  inputs.stage_data[stage] = random_pairs(30, inputs.teacher.config.vocab_size, /*seed=*/12);
+  return inputs;
+}
+
 // teacher, files and keep_attention are names only: tests bring their inputs.
 inline std::string tiny_recipe(const fs::path& dir, const std::string& stages) {
   return "[model]\nteacher = \"tiny\"\nkeep_attention = \"1\"\n[data]\nfiles = [\"none\"]\n"
          "sequence_length = 32\n" +
          stages + "[run]\ndir = \"" + dir.string() + "\"\nseed = 3\ncheckpoint_every = 4\n";
 }
+
+inline RunSummary train_tiny(const fs::path& dir, const std::string& stages, RunInputs inputs,
+                             const std::vector<std::string>& overrides = {},
+                             at::Device device = at::kCPU) {
+  const Recipe recipe = parse_recipe(tiny_recipe(dir, stages), "tiny.toml", overrides);
+  return train(recipe, std::move(inputs), {.device = device});
+}
+
+inline constexpr const char* kDpo =
+    "[[stage]]\nkind = \"dpo\"\nsteps = 40\nbatch_tokens = 256\nlearning_rate = 1e-3\n"
+    "learning_rate_rest = 1e-3\nfiles = [\"pairs\"]\n";
+
+inline constexpr const char* kSftThenDpo =
+    "[[stage]]\nkind = \"sft\"\nsteps = 8\nbatch_tokens = 64\nlearning_rate = 1e-3\n"
+    "[[stage]]\nkind = \"dpo\"\nsteps = 9\nbatch_tokens = 256\naccumulation = 2\n"
+    "learning_rate = 1e-4\nfiles = [\"pairs\"]\n";
 
 inline constexpr const char* kAlignThenDistill =
     "[[stage]]\nkind = \"align\"\nsteps = 10\nbatch_tokens = 64\n"

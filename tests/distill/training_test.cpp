@@ -18,14 +18,7 @@ namespace {
 
 using ::testing::HasSubstr;
 using testing::tiny_inputs;
-using testing::tiny_recipe;
-
-RunSummary train_tiny(const fs::path& dir, const std::string& stages, RunInputs inputs,
-                      const std::vector<std::string>& overrides = {},
-                      at::Device device = at::kCPU) {
-  const Recipe recipe = parse_recipe(tiny_recipe(dir, stages), "tiny.toml", overrides);
-  return train(recipe, std::move(inputs), {.device = device});
-}
+using testing::train_tiny;
 
 TEST(Training, AlignBringsEachMixerCloserToItsAttention) {
   const testing::ScratchFolder folder;
@@ -63,8 +56,8 @@ TEST(Training, DistillLowersTheDivergenceFromTheTeacher) {
                  "[[stage]]\nkind = \"distill\"\nsteps = 80\nbatch_tokens = 128\ntrain = \"all\"\n",
                  tiny_inputs());
   EXPECT_LT(summary.stages[0].last_loss, 0.8 * summary.stages[0].first_loss);
-  EXPECT_NEAR(*summary.stages[0].last_kl, summary.stages[0].last_loss, 1e-6);
-  EXPECT_GT(*summary.stages[0].last_agreement, 0);
+  EXPECT_NEAR(*summary.stages[0].last.kl, summary.stages[0].last_loss, 1e-6);
+  EXPECT_GT(*summary.stages[0].last.agreement, 0);
 }
 
 TEST(Training, StepwiseReplacesAttentionInRounds) {
@@ -103,6 +96,35 @@ TEST(Training, StepwiseGoesOnFromWhatAlignHasFitted) {
   const auto loss = [](const auto& line) { return line["loss"].template get<double>(); };
   EXPECT_LT(loss(aligned[30]), loss(aligned[31]));
   EXPECT_LT(loss(aligned[31]), loss(fresh[1]));
+}
+
+TEST(Training, EachStageMayConvertTheStudentFurtherAndLeaveItBehind) {
+  const testing::ScratchFolder folder;
+  const std::string stages =
+      "[[stage]]\nkind = \"distill\"\nsteps = 2\nbatch_tokens = 64\nkeep_attention = "
+      "[\"0,1\"]\ntrain = \"all\"\nsave = \"two\"\n"
+      "[[stage]]\nkind = \"align\"\nsteps = 2\nbatch_tokens = 64\nkeep_attention = [\"1\"]\n"
+      "train = \"new\"\n"
+      "[[stage]]\nkind = \"distill\"\nsteps = 2\nbatch_tokens = 64\nsave = \"one\"\n"
+      "[[stage]]\nkind = \"stepwise\"\nsteps = 2\nbatch_tokens = 64\nkeep_attention = "
+      "[\"none\"]\n";
+  train_tiny(folder / "run", stages, tiny_inputs({0, 1, 2}));
+  const auto attention_layers = [&](const char* name) {
+    return load_model(folder / "run" / name).config.count(MixerKind::attention);
+  };
+  EXPECT_EQ(attention_layers("two"), 2);
+  EXPECT_EQ(attention_layers("one"), 1);
+  EXPECT_EQ(attention_layers("final"), 0);
+  // The second stage fits the layer that it converts, and leaves the one before as it is.
+  const auto lines = read_metrics(folder / "run" / "metrics.jsonl");
+  EXPECT_EQ(lines[2]["layers"].size(), 1u);
+
+  train_tiny(folder / "short", stages, tiny_inputs({0, 1, 2}), {"stage.2.learning_rate=1e-12"});
+  const auto in_proj = [&](const char* name) {
+    const Model model = load_model(folder / "short" / name);
+    return std::get<Mamba2>(model.blocks[2].mixer).in_proj;
+  };
+  EXPECT_LT((in_proj("two") - in_proj("one")).abs().max().item<float>(), 1e-9);
 }
 
 TEST(Training, AccumulationDoesNotChangeTheStep) {
@@ -243,12 +265,16 @@ TEST_P(TrainingOn, TenStepsHaveTheLossesOfTheCpu) {
   const std::string stages =
       "[[stage]]\nkind = \"align\"\nsteps = 10\nbatch_tokens = 128\n"
       "[[stage]]\nkind = \"distill\"\nsteps = 10\nbatch_tokens = 128\naccumulation = 2\n"
-      "train = \"all\"\nce_weight = 0.1\n";
-  train_tiny(folder / "cpu", stages, tiny_inputs());
-  train_tiny(folder / "device", stages, tiny_inputs(), {}, load_torch_cuda(0));
+      "train = \"all\"\nce_weight = 0.1\n"
+      "[[stage]]\nkind = \"sft\"\nsteps = 5\nbatch_tokens = 128\nlearning_rate = 1e-4\n"
+      "[[stage]]\nkind = \"dpo\"\nsteps = 5\nbatch_tokens = 256\nlearning_rate = 1e-4\n"
+      "files = [\"pairs\"]\n";
+  const auto inputs = [] { return testing::tiny_inputs_with_pairs(/*stage=*/3); };
+  train_tiny(folder / "cpu", stages, inputs());
+  train_tiny(folder / "device", stages, inputs(), {}, load_torch_cuda(0));
   const auto expected = read_metrics(folder / "cpu" / "metrics.jsonl");
   const auto found = read_metrics(folder / "device" / "metrics.jsonl");
-  ASSERT_EQ(found.size(), 20u);
+  ASSERT_EQ(found.size(), 30u);
   for (size_t i = 0; i < found.size(); ++i) {
     for (const char* key : {"loss", "gradient_norm"}) {
       EXPECT_NEAR(found[i][key].get<double>() / expected[i][key].get<double>(), 1, 1e-3)
@@ -260,9 +286,13 @@ TEST_P(TrainingOn, TenStepsHaveTheLossesOfTheCpu) {
 TEST_P(TrainingOn, TheSameSeedEndsInTheSameBits) {
   const testing::ScratchFolder folder;
   const std::string stages =
-      "[[stage]]\nkind = \"distill\"\nsteps = 20\nbatch_tokens = 256\ntrain = \"all\"\n";
+      std::string(
+          "[[stage]]\nkind = \"distill\"\nsteps = 20\nbatch_tokens = 256\ntrain = "
+          "\"all\"\n") +
+      testing::kDpo;
   for (const char* run : {"a", "b"}) {
-    train_tiny(folder / run, stages, tiny_inputs(), {"run.dtype=bf16"}, load_torch_cuda(0));
+    train_tiny(folder / run, stages, testing::tiny_inputs_with_pairs(/*stage=*/1),
+               {"run.dtype=bf16"}, load_torch_cuda(0));
   }
   EXPECT_EQ(read_text_file(folder / "a" / "final" / "model.safetensors"),
             read_text_file(folder / "b" / "final" / "model.safetensors"));

@@ -7,6 +7,7 @@
 #include "kernels/cuda/runtime.h"
 #include "ops/causal_conv1d.h"
 #include "ops/linear_kl.h"
+#include "ops/linear_log_probs.h"
 #include "ops/rms_norm.h"
 #include "ops/rotary.h"
 #include "ops/selective_scan.h"
@@ -184,15 +185,25 @@ TEST_P(CudaOps, LinearKl) {
       {leaf({kTokens, 24}, 1), leaf({kVocab, 24}, 2, 0.3)});
 }
 
+TEST_P(CudaOps, LinearLogProbs) {
+  constexpr int64_t kVocab = 512;
+  expect_same_as_on_the_cpu(
+      [&](const auto& in, const Segments&) {
+        const at::Tensor tokens = at::arange(kTokens, in[0].options().dtype(at::kLong));
+        const at::Tensor places = tokens.remainder(7).ne(3).nonzero().squeeze(1);
+        return linear_log_probs({in[0], in[1], tokens * 37 % kVocab, places}, /*chunk_tokens=*/50);
+      },
+      {leaf({kTokens, 24}, 1), leaf({kVocab, 24}, 2, 0.3)});
+}
+
 std::vector<at::ScalarType> types() {
   if (kernels::cuda_device_count() == 0) return {};
   return {at::kFloat, at::kBFloat16};
 }
 GTEST_ALLOW_UNINSTANTIATED_PARAMETERIZED_TEST(CudaOps);
-INSTANTIATE_TEST_SUITE_P(, CudaOps, ::testing::ValuesIn(types()),
-                         [](const auto& info) {
-                           return info.param == at::kFloat ? "fp32" : "bf16";
-                         });
+INSTANTIATE_TEST_SUITE_P(, CudaOps, ::testing::ValuesIn(types()), [](const auto& info) {
+  return info.param == at::kFloat ? "fp32" : "bf16";
+});
 
 }  // namespace
 }  // namespace mambify

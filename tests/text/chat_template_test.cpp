@@ -150,6 +150,45 @@ TEST(ChatTemplate, MarksTheAssistantsTokens) {
   }
 }
 
+TEST(ChatTemplate, LeavesOutTurnsThatAreNotAskedFor) {
+  const Tokenizer tokenizer = tokenizer_with("");
+  for (const char* kind : {"chatml", "smollm2", "llama3"}) {
+    const ChatTemplate chat = ChatTemplate::named(kind, tokenizer);
+    const std::string end = tokenizer.token_bytes(chat.turn_end_ids(tokenizer).at(0));
+    const auto from = [&](size_t first) {
+      return marked(tokenizer, chat.tokenize(kConversation, false, tokenizer, first));
+    };
+    EXPECT_EQ(from(1), "Yo" + end + end) << kind;
+    EXPECT_EQ(from(2), end) << kind;
+    EXPECT_EQ(from(4), "") << kind;
+  }
+}
+
+// Numbers of scripts/make_chat_masks.py: what transformers marks between {% generation %} tags.
+TEST(ChatTemplate, MarksWhatTransformersMarks) {
+  const nlohmann::json fixture = read_json(fixtures() / "chat-mask-cases.json");
+  const auto source = fixtures() / "llama3-style-tokenizer";
+  const ScratchFolder folder;
+  nlohmann::json document = read_json(source / "tokenizer.json");
+  for (const auto& token : fixture["special"]) {
+    document["added_tokens"].push_back(
+        testing::added_token(token["content"].get<std::string>(), token["id"].get<int64_t>()));
+  }
+  write_file_atomically(folder / "tokenizer.json", document.dump());
+  write_file_atomically(folder / "tokenizer_config.json",
+                        read_text_file(source / "tokenizer_config.json"));
+  const Tokenizer tokenizer = Tokenizer::load(folder.path());
+  for (const auto& entry : fixture["cases"]) {
+    SCOPED_TRACE(entry["kind"].get<std::string>() + " " + entry["messages"].dump());
+    const ChatTokens tokens =
+        ChatTemplate::named(entry["kind"].get<std::string>(), tokenizer)
+            .tokenize(messages_of(entry["messages"]), /*add_generation_prompt=*/false, tokenizer);
+    EXPECT_EQ(tokens.ids, entry["ids"].get<std::vector<TokenId>>());
+    const auto expected = entry["assistant"].get<std::vector<int>>();
+    EXPECT_EQ(std::vector<int>(tokens.assistant.begin(), tokens.assistant.end()), expected);
+  }
+}
+
 TEST(ChatTemplate, MarksATokenThatCrossesFromTheHeader) {
   const Tokenizer tokenizer = tokenizer_with("");
   const ChatTemplate chat = ChatTemplate::named("chatml", tokenizer);
