@@ -2,6 +2,7 @@
 
 #include "checkpoint_options.h"
 #include "core/error.h"
+#include "decode/stop_ids.h"
 #include "model/load.h"
 
 namespace mambify {
@@ -50,12 +51,7 @@ ChatTemplate LoadedModel::chat_template(const std::string& name) const {
 }
 
 std::vector<TokenId> LoadedModel::stop_ids(const ChatTemplate* chat) const {
-  std::vector<TokenId> ids = tokenizer.stop_ids();
-  if (chat != nullptr) {
-    const std::vector<TokenId> ends = chat->turn_end_ids(tokenizer);
-    ids.insert(ids.end(), ends.begin(), ends.end());
-  }
-  return ids;
+  return generation_stop_ids(tokenizer, chat);
 }
 
 void add_draft_options(CLI::App& verb, DraftOptions& options) {

@@ -10,6 +10,7 @@ void add_eval(CLI::App& app) {
   add_eval_perplexity(*verb);
   add_eval_agreement(*verb);
   add_eval_tasks(*verb);
+  add_eval_answers(*verb);
   add_eval_sensitivity(*verb);
 }
 

@@ -13,6 +13,7 @@ namespace mambify {
 void add_eval_perplexity(CLI::App& eval);
 void add_eval_agreement(CLI::App& eval);
 void add_eval_tasks(CLI::App& eval);
+void add_eval_answers(CLI::App& eval);
 void add_eval_sensitivity(CLI::App& eval);
 
 // Text to compare models on.

@@ -6,6 +6,7 @@
 #include <algorithm>
 
 #include "decode/engine.h"
+#include "eval/decoding_copy.h"
 
 namespace mambify {
 namespace {
@@ -42,15 +43,11 @@ std::vector<int64_t> greedy_matches(const Model& student, const Model& teacher,
   const c10::InferenceMode inference;
   std::vector<int64_t> matches;
   if (prompts.empty()) return matches;
-  // Decoding takes its weights from the host, whatever the device it works on.
-  const at::Device device = teacher.embedding.device();
-  Model decoded = teacher;
-  to(decoded, at::kCPU, teacher.embedding.scalar_type());
-  const PackedWeights packed(decoded, WeightFormat::native,
-                             device.is_cpu() ? std::nullopt : std::optional<int>(device.index()));
+  const DecodingCopy decoding(teacher);
   for (size_t first = 0; first < prompts.size(); first += kRows) {
     const auto group = prompts.subspan(first, std::min(kRows, prompts.size() - first));
-    const auto continuations = greedy_continuations(decoded, group, tokens, &packed);
+    const auto continuations =
+        greedy_continuations(decoding.model(), group, tokens, &decoding.packed());
     // Up to its first different token the student continues what the teacher wrote, so one pass
     // over the teacher's text shows where that token is.
     std::vector<std::vector<TokenId>> texts(group.begin(), group.end());

@@ -1,144 +1,73 @@
 #include "eval/task_file.h"
 
+#include <fmt/ranges.h>
 #include <toml++/toml.h>
 
-#include <algorithm>
-#include <initializer_list>
-#include <optional>
+#include <map>
+#include <string>
 
 #include "core/error.h"
-#include "io/json_reader.h"
+#include "eval/choice_task.h"
+#include "eval/last_word_task.h"
+#include "eval/number_task.h"
+#include "eval/task_table.h"
+#include "eval/worded_choice_task.h"
 
 namespace mambify {
 namespace {
 
-constexpr std::string_view kWhiteSpace = " \t\n\v\f\r";
+using nlohmann::json;
+using ReadTask = std::unique_ptr<Task> (*)(TaskTable&);
 
-std::string_view trim_end(std::string_view text) {
-  const size_t last = text.find_last_not_of(kWhiteSpace);
-  return last == std::string_view::npos ? std::string_view() : text.substr(0, last + 1);
+const std::map<std::string, ReadTask>& kinds() {
+  static const std::map<std::string, ReadTask> kinds = {
+      {ChoiceTask::kKind, ChoiceTask::read},
+      {LastWordTask::kKind, LastWordTask::read},
+      {NumberTask::kKind, NumberTask::read},
+      {WordedChoiceTask::kKind, WordedChoiceTask::read},
+  };
+  return kinds;
 }
 
-std::string_view trim_start(std::string_view text) {
-  const size_t first = text.find_first_not_of(kWhiteSpace);
-  return first == std::string_view::npos ? std::string_view() : text.substr(first);
-}
-
-int64_t count_characters(std::string_view utf8) {
-  return std::count_if(utf8.begin(), utf8.end(),
-                       [](char byte) { return (static_cast<unsigned char>(byte) & 0xC0) != 0x80; });
-}
-
-// What one kind of task calls its parts.
-struct Vocabulary {
-  const char* context;       // the key and placeholder of what is given
-  const char* continuation;  // the placeholder of what is scored
-  const char* default_template;
-};
-
-constexpr Vocabulary kChoice = {"query", "{choice}", "{query}\nAnswer: {choice}"};
-constexpr Vocabulary kLastWord = {"context", "{continuation}", "{context} {continuation}"};
-
-// A template cut into what stands around the context; white space before the continuation is kept
-// apart because it belongs to the continuation.
-struct Template {
-  std::string before, after, space;
-};
-
-Template parse_template(const std::string& text, const Vocabulary& words,
-                        const std::string& origin) {
-  const std::string placeholder = fmt::format("{{{}}}", words.context);
-  const size_t context = text.find(placeholder);
-  if (!text.ends_with(words.continuation) || context == std::string::npos) {
-    throw Error("{}: key 'template' is \"{}\", expected one that has {} and ends in {}", origin,
-                text, placeholder, words.continuation);
+json to_json(const toml::node& node, const std::string& origin) {
+  if (const auto text = node.value_exact<std::string>()) return *text;
+  if (const auto number = node.value_exact<int64_t>()) return *number;
+  if (const auto number = node.value_exact<double>()) return *number;
+  if (const auto flag = node.value_exact<bool>()) return *flag;
+  if (const toml::array* list = node.as_array()) {
+    json values = json::array();
+    for (const toml::node& element : *list) values.push_back(to_json(element, origin));
+    return values;
   }
-  const size_t start = context + placeholder.size();
-  const std::string_view between = std::string_view(text).substr(
-      start, text.size() - std::string_view(words.continuation).size() - start);
-  const std::string_view after = trim_end(between);
-  return {text.substr(0, context), std::string(after), std::string(between.substr(after.size()))};
+  throw Error("{}: found a table or a date, expected strings, numbers, true or false, and lists",
+              origin);
 }
 
-TaskItem make_item(const Template& form, std::string_view given,
-                   const std::vector<std::string>& choices, int64_t gold) {
-  TaskItem item;
-  item.context = form.before + std::string(trim_end(given)) + form.after;
-  for (const std::string& choice : choices) {
-    item.continuations.push_back(form.space + choice);
-    item.characters.push_back(count_characters(choice));
-  }
-  item.gold = gold;
-  return item;
-}
-
-TaskItem read_item(const JsonReader& line, TaskKind kind, const Template& form) {
-  if (kind == TaskKind::last_word) {
-    const auto word = line.require<std::string>("continuation");
-    return make_item(form, line.require<std::string>("context"),
-                     {form.space.empty() ? word : std::string(trim_start(word))}, 0);
-  }
-  const auto choices = line.require<std::vector<std::string>>("choices");
-  if (choices.empty()) throw Error("{}: key 'choices' is empty", line.origin());
-  const auto last = static_cast<int64_t>(choices.size()) - 1;
-  return make_item(form, line.require<std::string>("query"), choices,
-                   line.require_between("gold", 0, last));
-}
-
-void read_items(Task& task, const fs::path& file, const Template& form, int64_t limit) {
-  const std::string text = read_text_file(file);
-  std::string_view rest = text;
-  for (int64_t number = 1; !rest.empty(); ++number) {
-    if (limit > 0 && static_cast<int64_t>(task.items.size()) == limit) break;
-    const size_t end = rest.find('\n');
-    const std::string_view line = rest.substr(0, end);
-    rest.remove_prefix(end == std::string_view::npos ? rest.size() : end + 1);
-    if (trim_end(line).empty()) continue;
-    const std::string origin = fmt::format("{}:{}", file.string(), number);
-    const nlohmann::json json = parse_json(line, origin);
-    task.items.push_back(read_item(JsonReader(json, origin), task.kind, form));
-    const TaskItem& item = task.items.back();
-    if (std::ranges::count(item.characters, 0) > 0) throw Error("{}: a choice is empty", origin);
-    if (task.kind == TaskKind::choice) {
-      task.chance += 1 / static_cast<double>(item.continuations.size());
-    }
-  }
-  if (task.items.empty()) throw Error("{}: no item", file.string());
-  task.chance /= static_cast<double>(task.items.size());
-}
-
-std::string require_string(const toml::table& table, const char* key, const std::string& origin) {
-  const auto value = table[key].value_exact<std::string>();
-  if (!value) throw Error("{}: key '{}' is missing or no string", origin, key);
-  return *value;
-}
-
-Task read_task(const toml::table& table, const std::string& origin, const fs::path& folder,
-               int64_t limit) {
+json to_json(const toml::table& table, const std::string& origin) {
+  json values = json::object();
   for (const auto& [key, value] : table) {
-    const std::string_view name = key.str();
-    if (name != "name" && name != "file" && name != "kind" && name != "template") {
-      throw Error("{}: unknown key '{}', expected name, file, kind or template", origin, name);
-    }
+    values[std::string(key.str())] = to_json(value, fmt::format("{}: key '{}'", origin, key.str()));
   }
-  Task task;
-  task.name = require_string(table, "name", origin);
-  const std::string kind = require_string(table, "kind", origin);
-  if (kind != "choice" && kind != "last_word") {
-    throw Error("{}: key 'kind' is \"{}\", expected choice or last_word", origin, kind);
+  return values;
+}
+
+std::unique_ptr<Task> read_task(TaskTable& table) {
+  const auto kind = table.require<std::string>("kind");
+  const auto found = kinds().find(kind);
+  if (found == kinds().end()) {
+    std::vector<std::string> names;
+    for (const auto& [name, read] : kinds()) names.push_back(name);
+    throw Error("{}: key 'kind' is \"{}\", expected one of {}", table.origin(), kind,
+                fmt::join(names, ", "));
   }
-  task.kind = kind == "choice" ? TaskKind::choice : TaskKind::last_word;
-  const Vocabulary& words = task.kind == TaskKind::choice ? kChoice : kLastWord;
-  const std::string form = table.contains("template") ? require_string(table, "template", origin)
-                                                      : words.default_template;
-  read_items(task, folder / require_string(table, "file", origin),
-             parse_template(form, words, origin), limit);
+  std::unique_ptr<Task> task = found->second(table);
+  table.check_all_known();
   return task;
 }
 
 }  // namespace
 
-std::vector<Task> read_tasks(const fs::path& file, int64_t limit) {
+std::vector<std::unique_ptr<Task>> read_tasks(const fs::path& file, int64_t limit) {
   toml::table root;
   try {
     root = toml::parse(read_text_file(file), file.string());
@@ -154,12 +83,13 @@ std::vector<Task> read_tasks(const fs::path& file, int64_t limit) {
   if (list == nullptr || list->empty()) {
     throw Error("{}: found no [[task]] table", file.string());
   }
-  std::vector<Task> tasks;
+  std::vector<std::unique_ptr<Task>> tasks;
   for (size_t i = 0; i < list->size(); ++i) {
     const std::string origin = fmt::format("{}: task {}", file.string(), i + 1);
     const toml::table* table = list->get(i)->as_table();
     if (table == nullptr) throw Error("{}: expected a table", origin);
-    tasks.push_back(read_task(*table, origin, file.parent_path(), limit));
+    TaskTable values(to_json(*table, origin), origin, file.parent_path(), limit);
+    tasks.push_back(read_task(values));
   }
   return tasks;
 }

@@ -1,20 +1,15 @@
-// Benchmarks by likelihood, scored as EleutherAI's lm-evaluation-harness scores them.
+// How likely continuations of a text are to a model, in the tokens of EleutherAI's
+// lm-evaluation-harness.
 #pragma once
 
+#include <cstdint>
+#include <string>
 #include <vector>
 
-#include "eval/task_file.h"
 #include "model/model.h"
 #include "text/tokenizer.h"
 
 namespace mambify {
-
-// Per item, 1 for right and 0 for wrong.
-struct TaskOutcome {
-  std::vector<double> acc;       // by total log-likelihood; for last_word, whether it is greedy
-  std::vector<double> acc_norm;  // by log-likelihood per character of the choice; empty for
-                                 // last_word
-};
 
 // One continuation as tokens: those after the first `scored_from` are scored.
 struct ScoredText {
@@ -29,6 +24,14 @@ struct ScoredText {
 ScoredText encode_pair(const Tokenizer& tokenizer, const std::string& context,
                        const std::string& continuation, int64_t max_positions);
 
-TaskOutcome run_task(const Model& model, const Tokenizer& tokenizer, const Task& task);
+// What the model makes of one continuation.
+struct Likelihood {
+  double log_likelihood = 0;  // nats
+  bool is_greedy = true;      // each token is the likeliest
+};
+
+// One for each text, in order. title: of the progress bar.
+std::vector<Likelihood> score_texts(const Model& model, const std::vector<ScoredText>& texts,
+                                    const std::string& title);
 
 }  // namespace mambify
