@@ -16,7 +16,4 @@ struct Plot {
 // The values, and over them their running mean.
 std::string svg(const Plot& plot);
 
-// Text inside HTML or SVG.
-std::string escaped(std::string_view text);
-
 }  // namespace mambify

@@ -1,9 +1,11 @@
-#include "distill/plot.h"
+#include "html/line_plot.h"
 
 #include <fmt/format.h>
 
 #include <algorithm>
 #include <cmath>
+
+#include "html/page.h"
 
 namespace mambify {
 namespace {
@@ -94,29 +96,6 @@ std::string grid(const Frame& frame, bool logarithmic) {
 }
 
 }  // namespace
-
-std::string escaped(std::string_view text) {
-  std::string result;
-  for (const char c : text) {
-    switch (c) {
-      case '&':
-        result += "&amp;";
-        break;
-      case '<':
-        result += "&lt;";
-        break;
-      case '>':
-        result += "&gt;";
-        break;
-      case '"':
-        result += "&quot;";
-        break;
-      default:
-        result += c;
-    }
-  }
-  return result;
-}
 
 std::string svg(const Plot& plot) {
   std::vector<Point> points;
