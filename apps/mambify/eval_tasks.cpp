@@ -107,7 +107,9 @@ void run(const TasksVerbOptions& options) {
         describe(tasks[i], model[i], teacher.empty() ? nullptr : &teacher[i], options.common.seed));
   }
   if (options.common.json) {
-    print_json({{"tasks", results}});
+    print_json({{"about", about_result("tasks", options.common, options.model, options.teacher,
+                                       options.tasks)},
+                {"tasks", results}});
     return;
   }
   for (const json& result : results) print_task(result);

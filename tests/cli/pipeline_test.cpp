@@ -7,7 +7,7 @@
 #include <algorithm>
 
 #include "cli/program.h"
-#include "model/fixtures.h"
+#include "cli/tiny_teacher.h"
 #include "text/chat_template.h"
 
 namespace mambify {
@@ -16,25 +16,8 @@ namespace {
 using namespace testing;
 using ::testing::HasSubstr;
 
-// A Llama with the vocabulary of the Llama-3-style tokenizer and that tokenizer beside it.
-void write_teacher(const fs::path& folder) {
-  Model model = load_model(fixtures() / "tiny-llama");
-  constexpr int64_t kVocab = 3000;
-  model.config.vocab_size = kVocab;
-  // Repeating the small vocabulary's rows gives logits that are spread like the original's.
-  model.embedding = model.embedding.repeat({kVocab / model.embedding.size(0) + 1, 1})
-                        .narrow(0, 0, kVocab)
-                        .clone();
-  model.lm_head = model.embedding;
-  fs::create_directories(folder);
-  save_model(model, folder);
-  for (const char* file : {"tokenizer.json", "tokenizer_config.json", "chat_template.jinja"}) {
-    fs::copy_file(fixtures() / "llama3-style-tokenizer" / file, folder / file);
-  }
-}
-
-// The same, but one that ends a turn at about every tenth token: the first dimension of its hidden
-// states is nearly constant, and the output matrix uses it as a bias.
+// write_teacher's, but one that ends a turn at about every tenth token: the first dimension of its
+// hidden states is nearly constant, and the output matrix uses it as a bias.
 void write_talker(const fs::path& teacher, const fs::path& folder) {
   Model model = load_model(teacher);
   const Tokenizer tokenizer = Tokenizer::load(teacher);
