@@ -6,7 +6,7 @@ function(mambify_library name)
   cmake_parse_arguments(ARG "TORCH" "" "SOURCES;DEPENDS" ${ARGN})
   add_library(mambify_${name} STATIC ${ARG_SOURCES})
   target_include_directories(mambify_${name} PUBLIC ${CMAKE_SOURCE_DIR}/src)
-  list(TRANSFORM ARG_DEPENDS REPLACE "^(core|io|text|kernels|ops|model|data|convert|decode|eval|distill)$"
+  list(TRANSFORM ARG_DEPENDS REPLACE "^(core|html|io|text|kernels|ops|model|data|convert|decode|eval|distill)$"
                                      "mambify_\\1")
   target_link_libraries(mambify_${name} PUBLIC ${ARG_DEPENDS})
   if(ARG_TORCH)
@@ -30,7 +30,7 @@ endfunction()
 function(mambify_test name)
   cmake_parse_arguments(ARG "TORCH" "" "SOURCES;DEPENDS" ${ARGN})
   add_executable(test_${name} ${ARG_SOURCES})
-  list(TRANSFORM ARG_DEPENDS REPLACE "^(core|io|text|kernels|ops|model|data|convert|decode|eval|distill)$"
+  list(TRANSFORM ARG_DEPENDS REPLACE "^(core|html|io|text|kernels|ops|model|data|convert|decode|eval|distill)$"
                                      "mambify_\\1")
   target_link_libraries(test_${name} PRIVATE ${ARG_DEPENDS} mambify_testing GTest::gtest_main)
   target_include_directories(test_${name} PRIVATE ${CMAKE_SOURCE_DIR}/tests)

@@ -12,8 +12,7 @@
 namespace mambify {
 
 void add_common_options(CLI::App& verb, CommonOptions& options) {
-  verb.add_option("--device", options.device,
-                  "where to compute: cpu, cuda or cuda:N")
+  verb.add_option("--device", options.device, "where to compute: cpu, cuda or cuda:N")
       ->capture_default_str();
   verb.add_option("--dtype", options.dtype, "compute type: fp32 or bf16")
       ->check(CLI::IsMember({"fp32", "bf16"}))

@@ -12,6 +12,8 @@ void add_eval(CLI::App& app) {
   add_eval_tasks(*verb);
   add_eval_answers(*verb);
   add_eval_sensitivity(*verb);
+  add_eval_needle(*verb);
+  add_eval_report(*verb);
 }
 
 }  // namespace mambify

@@ -25,19 +25,25 @@ void run(const AgreementVerbOptions& options) {
   const Model teacher = load_compute_model(options.teacher, options.common);
   const AgreementResult result = agreement(student, teacher, documents, options.measure);
   if (options.common.json) {
-    print_json({{"kl", result.kl},
+    print_json({{"about", about_result("agreement", options.common, options.model, options.teacher,
+                                       options.data.data)},
+                {"kl", result.kl},
+                {"kl_stderr", result.kl_error},
                 {"top1", result.top1},
+                {"top1_stderr", result.top1_error},
                 {"tokens", result.tokens},
                 {"greedy_match", result.greedy_match},
+                {"greedy_match_stderr", result.greedy_match_error},
                 {"greedy_tokens", options.measure.greedy_tokens},
                 {"greedy_prompts", result.greedy_prompts}});
     return;
   }
-  fmt::print("kl            {:.4f} nats per token, teacher to student\n", result.kl);
-  fmt::print("top1          {:.4f}\n", result.top1);
+  fmt::print("kl            {:.4f} +- {:.4f} nats per token, teacher to student\n", result.kl,
+             result.kl_error);
+  fmt::print("top1          {:.4f} +- {:.4f}\n", result.top1, result.top1_error);
   fmt::print("tokens        {}\n", result.tokens);
-  fmt::print("greedy match  {:.2f} of {} tokens, {} prompts\n", result.greedy_match,
-             options.measure.greedy_tokens, result.greedy_prompts);
+  fmt::print("greedy match  {:.2f} +- {:.2f} of {} tokens, {} prompts\n", result.greedy_match,
+             result.greedy_match_error, options.measure.greedy_tokens, result.greedy_prompts);
 }
 
 }  // namespace

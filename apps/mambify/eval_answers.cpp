@@ -9,11 +9,11 @@
 #include "core/error.h"
 #include "core/progress.h"
 #include "decoding_options.h"
-#include "eval/answer_file.h"
-#include "eval/answer_journal.h"
-#include "eval/answer_questions.h"
-#include "eval/answer_summary.h"
-#include "eval/questions.h"
+#include "eval/answers/answer_file.h"
+#include "eval/answers/answer_journal.h"
+#include "eval/answers/answer_questions.h"
+#include "eval/answers/answer_summary.h"
+#include "eval/tasks/questions.h"
 #include "eval_verbs.h"
 
 namespace mambify {

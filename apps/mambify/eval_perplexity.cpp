@@ -26,7 +26,9 @@ PerplexityResult measure(const std::string& path, const std::string& text,
 
 json describe(const PerplexityResult& result) {
   return {{"perplexity", result.perplexity},
+          {"perplexity_stderr", result.perplexity * result.mean_nll_error},
           {"mean_nll", result.mean_nll},
+          {"mean_nll_stderr", result.mean_nll_error},
           {"tokens", result.tokens},
           {"windows", result.windows}};
 }
@@ -43,6 +45,8 @@ void run(const PerplexityVerbOptions& options) {
   json result = describe(measure(options.model, text, options));
   if (!options.teacher.empty())
     result["teacher"] = describe(measure(options.teacher, text, options));
+  result["about"] =
+      about_result("perplexity", options.common, options.model, options.teacher, options.text_file);
   if (options.common.json) {
     print_json(result);
     return;

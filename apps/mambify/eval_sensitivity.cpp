@@ -57,7 +57,9 @@ void run(const SensitivityVerbOptions& options) {
   const Model teacher = load_compute_model(options.teacher, options.common);
   const Model converted = converted_model(teacher, options);
   const SensitivityResult result = sensitivity(teacher, converted, documents, options.measure);
-  const json summary = to_json(result);
+  json summary = to_json(result);
+  summary["about"] = about_result("sensitivity", options.common, options.student, options.teacher,
+                                  options.data.data);
   if (!options.out.empty()) write_file_atomically(options.out, summary.dump(2) + "\n");
   if (options.common.json) {
     print_json(summary);

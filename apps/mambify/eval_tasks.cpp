@@ -4,8 +4,8 @@
 #include <memory>
 
 #include "decoding_options.h"
-#include "eval/task_file.h"
-#include "eval/task_report.h"
+#include "eval/tasks/task_file.h"
+#include "eval/tasks/task_report.h"
 #include "eval_verbs.h"
 
 namespace mambify {
@@ -122,7 +122,9 @@ void run(const TasksVerbOptions& options) {
                                                sample_lines(options.teacher, tasks, teacher));
   }
   if (options.common.json) {
-    print_json({{"tasks", results}});
+    print_json({{"about", about_result("tasks", options.common, options.model, options.teacher,
+                                       options.tasks)},
+                {"tasks", results}});
     return;
   }
   for (size_t i = 0; i < tasks.size(); ++i) print_task(results[i], model[i].notes);

@@ -15,6 +15,15 @@ void add_eval_agreement(CLI::App& eval);
 void add_eval_tasks(CLI::App& eval);
 void add_eval_answers(CLI::App& eval);
 void add_eval_sensitivity(CLI::App& eval);
+void add_eval_needle(CLI::App& eval);
+void add_eval_report(CLI::App& eval);
+
+// What a result's JSON says of its origin under the key "about", and eval report reads: {"kind",
+// "model", "teacher", "data", "device", "dtype", "seed", "command", "version"}. kind: the sub-verb;
+// a path that is empty becomes null; command: the arguments of this process.
+nlohmann::json about_result(const std::string& kind, const CommonOptions& common,
+                            const std::string& model, const std::string& teacher,
+                            const std::string& data);
 
 // Text to compare models on.
 struct EvalDataOptions {

@@ -20,6 +20,12 @@ Model make_student(const Recipe& recipe, const Model& teacher) {
                                                          "keep_attention of [model]")));
 }
 
+void untie_output(Model& student) {
+  if (!student.config.tie_embeddings) return;
+  student.config.tie_embeddings = false;
+  student.lm_head = student.embedding.clone();
+}
+
 // A given student brings its own tokenizer, which must be the teacher's.
 Tokenizer matching_tokenizer(const ModelSection& section) {
   Tokenizer teacher = Tokenizer::load(section.teacher);
@@ -100,6 +106,7 @@ RunInputs load_inputs(const Recipe& recipe) {
     throw Error("{}: vocab_size is {}, the teacher's {} is {}", model.student,
                 inputs.student.config.vocab_size, model.teacher, expected);
   }
+  if (model.untie_output) untie_output(inputs.student);
   return inputs;
 }
 

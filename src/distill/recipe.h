@@ -63,6 +63,7 @@ struct ModelSection {
   std::string init = "attention";
   std::string start = "published";
   bool keep_rotary = false;
+  bool untie_output = false;
 
   template <typename Self, typename Visit>
   static void for_each_key(Self& self, Visit&& visit) {
@@ -79,6 +80,8 @@ struct ModelSection {
     visit("init", self.init, "projections of a new mixer: \"attention\" (copied) or \"random\"");
     visit("start", self.start, "parameters attention does not have: \"published\" or \"neutral\"");
     visit("keep_rotary", self.keep_rotary, "keep rotary embedding on B and C (mamba2)");
+    visit("untie_output", self.untie_output,
+          "give the student an output matrix of its own, which begins as its embedding");
   }
 };
 

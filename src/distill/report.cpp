@@ -11,24 +11,12 @@
 #include <thread>
 
 #include "distill/metrics.h"
-#include "distill/plot.h"
 #include "distill/summary.h"
+#include "html/line_plot.h"
+#include "html/page.h"
 
 namespace mambify {
 namespace {
-
-constexpr const char* kStyle = R"(
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 980px; margin: 2em auto; padding: 0 1em;
-       color: #222; background: #fff; }
-h1 { font-size: 1.5em; } h2 { font-size: 1.15em; margin-top: 2em; }
-table { border-collapse: collapse; } td, th { padding: .2em .8em; text-align: right; }
-th { border-bottom: 1px solid #999; } td:first-child, th:first-child { text-align: left; }
-.plots { display: grid; grid-template-columns: repeat(auto-fit, minmax(400px, 1fr)); gap: 1em; }
-svg { width: 100%; } .title { font-size: 13px; font-weight: 600; }
-.axis { font-size: 10px; fill: #555; } .grid { stroke: #e4e4e4; } .divider { stroke: #bbb;
-stroke-dasharray: 3 3; } path { fill: none; } .raw { stroke: #a9c4e6; } .mean { stroke: #1f5fa8;
-stroke-width: 1.6; } pre { background: #f5f5f5; padding: 1em; overflow-x: auto; }
-)";
 
 struct PlotKind {
   const char* key;
@@ -107,12 +95,9 @@ void write_report(const Recipe& recipe, const fs::path& run) {
   const std::vector<nlohmann::json> lines = read_metrics(run / "metrics.jsonl");
   const int64_t skipped = lines.empty() ? 0 : lines.back().value("skipped", int64_t{0});
   const RunSummary summary = summarise(run, skipped);
-  std::string html = fmt::format(
-      "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><title>{0}</title>"
-      "<style>{1}</style></head><body>\n<h1>{0}</h1>\n",
-      escaped("mambify distill: " + run.string()), kStyle);
-  html += fmt::format("<p>Teacher {}. {} steps, {} tokens, {} steps skipped.</p>\n",
-                      escaped(recipe.model.teacher), summary.steps, summary.tokens, skipped);
+  std::string html =
+      fmt::format("<p>Teacher {}. {} steps, {} tokens, {} steps skipped.</p>\n",
+                  escaped(recipe.model.teacher), summary.steps, summary.tokens, skipped);
   html += table_of(summary);
 
   std::map<int64_t, std::vector<nlohmann::json>> stages;
@@ -123,10 +108,10 @@ void write_report(const Recipe& recipe, const fs::path& run) {
   }
   html += fmt::format(
       "<h2>Machine</h2>\n<p>{}, {} hardware threads, {} used; LibTorch {}.</p>\n<h2>Recipe</h2>\n"
-      "<pre>{}</pre>\n</body></html>\n",
+      "<pre>{}</pre>\n",
       escaped(processor_name()), std::thread::hardware_concurrency(), at::get_num_threads(),
       TORCH_VERSION, escaped(recipe.text));
-  write_file_atomically(run / "report.html", html);
+  write_file_atomically(run / "report.html", html_page("mambify distill: " + run.string(), html));
 }
 
 }  // namespace mambify

@@ -4,12 +4,12 @@
 #include <c10/core/InferenceMode.h>
 
 #include <algorithm>
-#include <numeric>
 
 #include "core/error.h"
 #include "core/progress.h"
 #include "eval/greedy_match.h"
 #include "eval/passes.h"
+#include "eval/statistics.h"
 
 namespace mambify {
 namespace {
@@ -23,21 +23,45 @@ std::vector<TokenId> greedy_prompt(const Document& document, int64_t max_tokens)
   return {end - std::min<int64_t>(length, max_tokens), end};
 }
 
+// Sums of the predicted tokens of each document that has any.
+struct DocumentSums {
+  std::vector<double> kl, same_first, tokens;
+
+  void add(const Pass& pass, const Predictions& next, const RowAgreement& rows) {
+    const int64_t* row = next.rows.const_data_ptr<int64_t>();
+    const int64_t* const end = row + next.rows.numel();
+    const double* row_kl = rows.kl.const_data_ptr<double>();
+    const double* row_same = rows.same_first.const_data_ptr<double>();
+    for (int64_t d = 0; d < pass.segments.documents() && row < end; ++d) {
+      if (*row >= pass.segments.begin(d + 1)) continue;
+      for (std::vector<double>* sums : {&kl, &same_first, &tokens}) sums->push_back(0);
+      for (; row < end && *row < pass.segments.begin(d + 1); ++row) {
+        kl.back() += *row_kl++;
+        same_first.back() += *row_same++;
+        tokens.back() += 1;
+      }
+    }
+  }
+};
+
 }  // namespace
 
 RowAgreement compare_rows(const Model& student, const at::Tensor& student_hidden,
                           const Model& teacher, const at::Tensor& teacher_hidden) {
   const c10::InferenceMode inference;
-  RowAgreement sum;
+  RowAgreement result{at::empty({student_hidden.size(0)}, at::kDouble),
+                      at::empty({student_hidden.size(0)}, at::kDouble)};
   for_each_logits(student, student_hidden, [&](int64_t first, const at::Tensor& student_logits) {
     const at::Tensor rows = teacher_hidden.narrow(0, first, student_logits.size(0));
     const at::Tensor teacher_logits = logits(teacher, rows).to(at::kFloat);
     const at::Tensor log_p = teacher_logits.log_softmax(1);
     const at::Tensor difference = student_logits.log_softmax(1).neg_().add_(log_p);
-    sum.kl += difference.mul_(log_p.exp()).sum(1).to(at::kDouble).sum().item<double>();
-    sum.same_first += (student_logits.argmax(1) == teacher_logits.argmax(1)).sum().item<int64_t>();
+    const int64_t n = student_logits.size(0);
+    result.kl.narrow(0, first, n).copy_(difference.mul_(log_p.exp()).sum(1));
+    result.same_first.narrow(0, first, n)
+        .copy_(student_logits.argmax(1) == teacher_logits.argmax(1));
   });
-  return sum;
+  return result;
 }
 
 AgreementResult agreement(const Model& student, const Model& teacher,
@@ -56,28 +80,31 @@ AgreementResult agreement(const Model& student, const Model& teacher,
   }
 
   AgreementResult result;
-  double kl = 0;
-  int64_t same = 0, done = 0;
+  DocumentSums sums;
+  int64_t done = 0;
   {
     Progress progress("agreement", total, "tokens");
     for (const Pass& pass : make_passes(spans)) {
       const Predictions next =
           predictions(pass, [&](int64_t d, int64_t token) { return documents[d].counts[token]; });
       if (next.rows.numel() > 0) {
-        const RowAgreement sum = compare_rows(student, pass_hidden(student, pass, next.rows),
-                                              teacher, pass_hidden(teacher, pass, next.rows));
-        kl += sum.kl;
-        same += sum.same_first;
+        sums.add(pass, next,
+                 compare_rows(student, pass_hidden(student, pass, next.rows), teacher,
+                              pass_hidden(teacher, pass, next.rows)));
         result.tokens += next.rows.numel();
       }
       done += pass.segments.tokens();
-      progress.update(done, fmt::format("kl {:.4f}", kl / std::max<int64_t>(1, result.tokens)));
+      progress.update(done, fmt::format("kl {:.4f}", estimate_ratio(sums.kl, sums.tokens).mean));
     }
   }
   if (result.tokens == 0)
     throw Error("no token of the data counts, so there is nothing to compare");
-  result.kl = kl / static_cast<double>(result.tokens);
-  result.top1 = static_cast<double>(same) / static_cast<double>(result.tokens);
+  const Estimate kl = estimate_ratio(sums.kl, sums.tokens);
+  const Estimate top1 = estimate_ratio(sums.same_first, sums.tokens);
+  result.kl = kl.mean;
+  result.kl_error = kl.error;
+  result.top1 = top1.mean;
+  result.top1_error = top1.error;
 
   std::vector<std::vector<TokenId>> prompts;
   for (size_t i = 0; i < spans.size(); ++i) {
@@ -88,10 +115,11 @@ AgreementResult agreement(const Model& student, const Model& teacher,
   if (prompts.empty()) return result;
   const std::vector<int64_t> matches =
       greedy_matches(student, teacher, prompts, options.greedy_tokens);
+  const std::vector<double> lengths(matches.begin(), matches.end());
+  const Estimate match = estimate(lengths);
   result.greedy_prompts = static_cast<int64_t>(matches.size());
-  result.greedy_match =
-      static_cast<double>(std::accumulate(matches.begin(), matches.end(), int64_t{0})) /
-      static_cast<double>(matches.size());
+  result.greedy_match = match.mean;
+  result.greedy_match_error = match.error;
   return result;
 }
 

@@ -21,6 +21,8 @@ struct AgreementResult {
   double top1 = 0;          // share of tokens where both rank the same token first
   int64_t tokens = 0;       // predicted
   double greedy_match = 0;  // mean length of the equal prefix of both greedy continuations
+  // Standard errors of the three, over documents.
+  double kl_error = 0, top1_error = 0, greedy_match_error = 0;
   int64_t greedy_prompts = 0;
 };
 
@@ -30,11 +32,10 @@ struct AgreementResult {
 AgreementResult agreement(const Model& student, const Model& teacher,
                           std::span<const Document> documents, const AgreementOptions& options);
 
-// Sum over rows of KL(teacher to student), nats, and the number of rows whose first choice is the
-// same. Hidden states: [n, d_model of each].
+// Of each row KL(teacher to student), nats, and whether the first choice is the same, both [n] fp64
+// on the CPU. Hidden states: [n, d_model of each].
 struct RowAgreement {
-  double kl = 0;
-  int64_t same_first = 0;
+  at::Tensor kl, same_first;
 };
 RowAgreement compare_rows(const Model& student, const at::Tensor& student_hidden,
                           const Model& teacher, const at::Tensor& teacher_hidden);

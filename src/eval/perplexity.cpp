@@ -8,6 +8,7 @@
 
 #include "core/error.h"
 #include "core/progress.h"
+#include "eval/statistics.h"
 
 namespace mambify {
 
@@ -28,17 +29,25 @@ PerplexityResult perplexity(const Model& model, TokenSpan text, const Perplexity
   PerplexityResult result;
   result.windows = windows;
   double total = 0;
+  std::vector<double> totals, counts;  // of each window
   Progress progress("perplexity", windows * options.window, "tokens");
   for (const Pass& pass : make_passes(documents)) {
     const Predictions next = predictions(pass, [](int64_t, int64_t) { return true; });
     const at::Tensor hidden = pass_hidden(model, pass, next.rows);
-    total += score_tokens(model, hidden, next.labels).nll.sum().item<double>();
+    const at::Tensor nll = score_tokens(model, hidden, next.labels).nll;
+    total += nll.sum().item<double>();
+    const at::Tensor of_windows = nll.view({pass.segments.documents(), -1}).sum(1);
+    for (int64_t i = 0; i < of_windows.size(0); ++i) {
+      totals.push_back(of_windows[i].item<double>());
+      counts.push_back(static_cast<double>(options.window - 1));
+    }
     result.tokens += hidden.size(0);
     const int64_t done = pass.first_document + pass.segments.documents();
     progress.update(done * options.window,
                     fmt::format("perplexity {:.3f}", std::exp(total / result.tokens)));
   }
   result.mean_nll = total / static_cast<double>(result.tokens);
+  result.mean_nll_error = estimate_ratio(totals, counts).error;
   result.perplexity = std::exp(result.mean_nll);
   return result;
 }

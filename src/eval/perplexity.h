@@ -13,7 +13,8 @@ struct PerplexityOptions {
 };
 
 struct PerplexityResult {
-  double mean_nll = 0;  // nats per predicted token
+  double mean_nll = 0;        // nats per predicted token
+  double mean_nll_error = 0;  // standard error over windows
   double perplexity = 0;
   int64_t windows = 0;
   int64_t tokens = 0;  // predicted: window - 1 for each

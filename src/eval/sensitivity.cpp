@@ -69,7 +69,7 @@ class LayerSwapper {
       }
       x = rms_norm(x.index_select(0, pass.next.rows.to(x.device())), trial.final_norm,
                    trial.config.norm_eps);
-      kl += compare_rows(trial, x, teacher_, pass.teacher_hidden).kl;
+      kl += compare_rows(trial, x, teacher_, pass.teacher_hidden).kl.sum().item<double>();
     }
     return kl / static_cast<double>(tokens_);
   }

@@ -63,6 +63,22 @@ Estimate estimate(std::span<const double> values) {
   return result;
 }
 
+Estimate estimate_ratio(std::span<const double> totals, std::span<const double> counts) {
+  Estimate result;
+  const double count = std::accumulate(counts.begin(), counts.end(), 0.0);
+  if (count == 0) return result;
+  result.mean = std::accumulate(totals.begin(), totals.end(), 0.0) / count;
+  if (totals.size() < 2) return result;
+  const auto n = static_cast<double>(totals.size());
+  double squares = 0;
+  for (size_t i = 0; i < totals.size(); ++i) {
+    const double residual = totals[i] - result.mean * counts[i];
+    squares += residual * residual;
+  }
+  result.error = std::sqrt(n / (n - 1) * squares) / count;
+  return result;
+}
+
 PairedComparison compare_paired(std::span<const double> student, std::span<const double> teacher,
                                 double chance, uint64_t seed) {
   std::vector<double> differences;

@@ -14,6 +14,11 @@ struct Estimate {
 
 Estimate estimate(std::span<const double> values);
 
+// The mean over the tokens of several texts: the sum of `totals`, one a text, over that of
+// `counts`, its tokens. Tokens of one text are alike, so the standard error is that of a ratio over
+// texts drawn at random (Cochran, Sampling Techniques, 2.11); 0 for a single text.
+Estimate estimate_ratio(std::span<const double> totals, std::span<const double> counts);
+
 struct Interval {
   double low = 0, high = 0;
 };

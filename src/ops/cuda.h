@@ -10,8 +10,9 @@
 namespace mambify {
 
 // Loads LibTorch's CUDA library and makes `device` the one in use. Throws Error when this build has
-// no CUDA kernels, there is no such device, or the library or what it needs is not installed. Called
-// before the process's first backward pass: LibTorch remembers from there on that there is no CUDA.
+// no CUDA kernels, there is no such device, or the library or what it needs is not installed.
+// Called before the process's first backward pass: LibTorch remembers from there on that there is
+// no CUDA.
 at::Device load_torch_cuda(int device);
 
 // What kernels are launched on: the default stream, which LibTorch works on, too.

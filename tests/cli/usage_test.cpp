@@ -62,9 +62,8 @@ TEST(Usage, AnUnknownDeviceIsBadUsage) {
 }
 
 TEST(Usage, ADeviceThatIsNotThereIsNamedBeforeAnythingIsRead) {
-  const Outcome outcome =
-      run({"score", "--model", fixtures() / "tiny-llama", "--ids-file", "/no/such/file", "--device",
-           "cuda:4096"});
+  const Outcome outcome = run({"score", "--model", fixtures() / "tiny-llama", "--ids-file",
+                               "/no/such/file", "--device", "cuda:4096"});
   EXPECT_EQ(outcome.exit_code, 1);
   EXPECT_THAT(outcome.err, HasSubstr("CUDA"));
 }

@@ -118,6 +118,22 @@ TEST_F(InputsTest, ATeacherThatNoStageAsksIsNotRead) {
   EXPECT_FALSE(load_inputs(recipe()).teacher.blocks.empty());
 }
 
+TEST_F(InputsTest, AnUntiedStudentLearnsAnOutputMatrixOfItsOwn) {
+  const RunInputs inputs = load_inputs(recipe({"model.untie_output=true"}));
+  EXPECT_FALSE(inputs.student.lm_head.is_same(inputs.student.embedding));
+  EXPECT_TRUE(at::equal(inputs.student.lm_head, inputs.student.embedding));
+  EXPECT_TRUE(inputs.teacher.lm_head.is_same(inputs.teacher.embedding));
+
+  const RunSummary summary =
+      run_recipe(recipe({"model.untie_output=true", "stage.0.kind=distill", "stage.0.train=all",
+                         "stage.0.freeze=['embedding']"}),
+                 {});
+  const Model student = load_model(summary.final_model);
+  EXPECT_FALSE(student.config.tie_embeddings);
+  EXPECT_TRUE(at::equal(student.embedding, inputs.teacher.embedding));
+  EXPECT_FALSE(at::equal(student.lm_head, student.embedding));
+}
+
 TEST_F(InputsTest, AnotherVocabularyIsRefused) {
   const fs::path other = folder_ / "other-tokenizer";
   fs::copy(testing::fixtures() / "llama3-style-tokenizer", other);

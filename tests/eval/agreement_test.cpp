@@ -5,6 +5,7 @@
 #include "convert/convert.h"
 #include "core/error.h"
 #include "eval/greedy_match.h"
+#include "eval/statistics.h"
 #include "random_model.h"
 
 namespace mambify {
@@ -62,6 +63,23 @@ TEST(Agreement, IsTheMeanOverCountedTokens) {
   EXPECT_NEAR(result.kl, kl / static_cast<double>(tokens), 1e-5);
   EXPECT_NEAR(result.top1, static_cast<double>(same) / static_cast<double>(tokens), 1e-12);
   EXPECT_EQ(result.greedy_prompts, 0);
+}
+
+TEST(Agreement, ErrorsAreThoseOverDocuments) {
+  const Model teacher = testing::random_model(30, 1), student = testing::random_model(30, 2);
+  std::vector<double> kl, same, tokens;
+  for (const Document& one : documents()) {
+    const AgreementResult alone =
+        agreement(student, teacher, std::vector<Document>{one}, {.greedy_prompts = 0});
+    tokens.push_back(static_cast<double>(alone.tokens));
+    kl.push_back(alone.kl * tokens.back());
+    same.push_back(alone.top1 * tokens.back());
+    EXPECT_EQ(alone.kl_error, 0);
+  }
+  const AgreementResult all = agreement(student, teacher, documents(), {.greedy_prompts = 0});
+  EXPECT_NEAR(all.kl_error, estimate_ratio(kl, tokens).error, 1e-6);
+  EXPECT_GT(all.kl_error, 0);
+  EXPECT_NEAR(all.top1_error, estimate_ratio(same, tokens).error, 1e-12);
 }
 
 TEST(Agreement, StopsAfterMaxTokensAndRefusesNothingToCompare) {

@@ -5,6 +5,7 @@
 #include <cmath>
 
 #include "core/error.h"
+#include "eval/statistics.h"
 #include "random_model.h"
 
 namespace mambify {
@@ -36,6 +37,19 @@ TEST(Perplexity, IsTheMeanOverWholeWindows) {
   EXPECT_EQ(result.tokens, 45);
   EXPECT_NEAR(result.mean_nll, expected_nll(model, ids, 16, 3), 1e-5);
   EXPECT_NEAR(result.perplexity, std::exp(result.mean_nll), 1e-9);
+}
+
+TEST(Perplexity, ItsErrorIsThatOverWindows) {
+  const Model model = testing::random_model(30, 2);
+  const std::vector<TokenId> ids = text(48);
+  std::vector<double> windows;
+  for (int i = 0; i < 3; ++i) {
+    windows.push_back(
+        perplexity(model, std::span(ids).subspan(i * 16, 16), {.window = 16}).mean_nll);
+  }
+  const PerplexityResult all = perplexity(model, ids, {.window = 16});
+  EXPECT_NEAR(all.mean_nll_error, estimate(windows).error, 1e-6);
+  EXPECT_GT(all.mean_nll_error, 0);
 }
 
 TEST(Perplexity, StopsAfterMaxWindows) {

@@ -18,6 +18,19 @@ TEST(Statistics, EstimatesMeanAndStandardError) {
   EXPECT_EQ(estimate(Values{1}).error, 0);
 }
 
+TEST(Statistics, ARatioCountsTextsByTheirTokens) {
+  const Estimate result = estimate_ratio(Values{6, 2, 1}, Values{2, 1, 1});
+  EXPECT_DOUBLE_EQ(result.mean, 9.0 / 4);
+  // residuals 1.5, -0.25, -1.25; sqrt(3 / 2 * (2.25 + 0.0625 + 1.5625)) / 4
+  EXPECT_DOUBLE_EQ(result.error, std::sqrt(1.5 * 3.875) / 4);
+  EXPECT_EQ(estimate_ratio(Values{3}, Values{2}).error, 0);
+  // texts of equal length: the mean of their means
+  const Values means = {0.5, 0.25, 1, 0.75};
+  const Estimate equal = estimate_ratio(Values{5, 2.5, 10, 7.5}, Values{10, 10, 10, 10});
+  EXPECT_DOUBLE_EQ(equal.mean, estimate(means).mean);
+  EXPECT_DOUBLE_EQ(equal.error, estimate(means).error);
+}
+
 TEST(Statistics, ComparesItemByItem) {
   const PairedComparison result =
       compare_paired(Values{1, 0, 1, 0}, Values{1, 1, 1, 0}, /*chance=*/0.25);

@@ -6,7 +6,7 @@
 #include <nlohmann/json.hpp>
 #include <string>
 
-#include "eval/extract_number.h"
+#include "eval/tasks/extract_number.h"
 
 namespace {
 
