@@ -153,6 +153,8 @@ void run(AnswersVerbOptions& options) {
                                  : alpaca_answers(questions, journal.entries(), options.model_id));
   json summary = summarise_answers(questions, journal.entries());
   journal.remove();
+  summary["about"] =
+      about_result("answers", options.common, options.model, /*teacher=*/"", options.input());
   summary["format"] = options.is_mt_bench() ? "mt_bench" : "alpaca_eval";
   summary["out"] = options.out;
   summary["model"] = options.model;

@@ -8,8 +8,8 @@ namespace {
 
 // What a pass adds to is worth this much when the next one of its kind comes.
 constexpr double kRecordMemory = 0.95, kAllRecordsMemory = 0.99, kCostMemory = 0.97;
-// What is expected of a sequence is worth so many guesses on it.
-constexpr double kExpected = 3;
+// Sequences differ: a new one is expected to be between the others and this.
+constexpr double kUnknownAcceptance = 0.5;
 // A guess is believed to cost this much of a pass until one was timed; after that, to be all that
 // passes with and without guesses differ by, as if that had been measured so many times.
 constexpr double kPriorGuess = 0.1, kPriorPasses = 4;
@@ -41,7 +41,8 @@ void DraftRecord::add(int64_t guessed, int64_t right, int64_t least_patience) {
 }
 
 DraftRecord DraftLengths::begin() const {
-  return DraftRecord(right_ / tried_, kExpected, std::max(patience_, least_patience()));
+  // One wrong guess is enough to tell; without it, none would.
+  return DraftRecord((right_ / tried_ + kUnknownAcceptance) / 2, /*tried=*/1, least_patience());
 }
 
 void DraftLengths::add_pass(int64_t guesses, double seconds) {
@@ -71,7 +72,6 @@ void DraftLengths::add_guesses(DraftRecord& record, int64_t guessed, int64_t rig
   if (guessed == 0) return;
   tried_ = tried_ * kAllRecordsMemory + static_cast<double>(std::min(right + 1, guessed));
   right_ = right_ * kAllRecordsMemory + static_cast<double>(right);
-  patience_ = record.patience();
 }
 
 DraftLengths::Cost DraftLengths::cost() const {

@@ -23,7 +23,6 @@ class DraftRecord {
   // The probability that the next guess is right, when all before it in the draft were.
   double acceptance() const { return right_ / tried_; }
   bool must_probe() const { return passes_without_ >= patience_; }
-  int64_t patience() const { return patience_; }
 
  private:
   double tried_, right_;
@@ -58,7 +57,6 @@ class DraftLengths {
   double weight_ = 0, guesses_ = 0, squares_ = 0, seconds_ = 0, products_ = 0;
   // Of all sequences.
   double tried_ = 1, right_ = 0.5;
-  int64_t patience_ = 0;
 };
 
 }  // namespace mambify
