@@ -43,8 +43,8 @@ ERRORS = [
     Planted(
         "the order of a product's sum depends on the number of rows",
         "src/model/projection.cpp",
-        "  if (matrix == nullptr) return at::linear(x, weight, bias);",
-        "  if (matrix == nullptr || x.size(0) > 4) return at::linear(x, weight, bias);",
+        "  const at::Tensor y = rows_linear(x, *matrix);",
+        "  const at::Tensor y = x.size(0) > 4 ? at::linear(x, weight) : rows_linear(x, *matrix);",
         "Models/ScriptedSpeculation.RightAndWrongGuesses*fp32",
     ),
     Planted(
