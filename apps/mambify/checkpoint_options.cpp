@@ -17,7 +17,7 @@ at::Device compute_device(const CommonOptions& options) {
 }
 
 Model load_compute_model(const std::string& path, const CommonOptions& options) {
-  const at::Device device = compute_device(options);  // first: a missing one is soon told
+  const at::Device device = compute_device(options);
   Model model = load_model(path, compute_dtype(options));
   to(model, device, compute_dtype(options));
   return model;

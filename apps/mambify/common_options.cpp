@@ -8,6 +8,7 @@
 #include <string_view>
 
 #include "core/error.h"
+#include "kernels/cuda/runtime.h"
 
 namespace mambify {
 
@@ -24,12 +25,14 @@ void add_common_options(CLI::App& verb, CommonOptions& options) {
 }
 
 void apply_common_options(const CommonOptions& options, Devices devices) {
-  if (cuda_device(options) && devices == Devices::cpu) {
+  const std::optional<int> device = cuda_device(options);
+  if (device && devices == Devices::cpu) {
     throw Error(
         "--device {}: this verb computes on the cpu only; what decodes, trains and evaluates takes "
         "a cuda device",
         options.device);
   }
+  if (device) kernels::use_cuda_device(*device);  // before any work: a missing one is soon told
   if (options.threads > 0) at::set_num_threads(options.threads);
 }
 

@@ -20,8 +20,8 @@ struct CommonOptions {
 // --device, --dtype, --threads, --seed, --json.
 void add_common_options(CLI::App& verb, CommonOptions& options);
 
-// Applies --threads and checks --device. Verbs that decode, train or evaluate take a CUDA device,
-// too.
+// Applies --threads and takes the --device, or throws Error when there is none of the kind. Verbs
+// that decode, train or evaluate take a CUDA device, too.
 enum class Devices { cpu, cpu_or_cuda };
 void apply_common_options(const CommonOptions& options, Devices devices = Devices::cpu);
 

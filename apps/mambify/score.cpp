@@ -50,7 +50,6 @@ void write_logits(const Model& model, const at::Tensor& hidden, const std::strin
 
 void run_score(const ScoreOptions& options) {
   apply_common_options(options.common, Devices::cpu_or_cuda);
-  compute_device(options.common);  // first: a missing one is soon told
   const c10::InferenceMode inference;
   const std::vector<TokenId> ids = options.ids_file.empty()
                                        ? Tokenizer::load(options.model).encode_prompt(options.text)

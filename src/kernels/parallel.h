@@ -67,8 +67,7 @@ class KernelsHaveTheThreads {
 
 // Calls job(context, thread) on this thread, as thread 0, and on those of threads 1 to threads - 1
 // that come while it runs: a thread that the system has no processor for is not waited for, as at
-// the end of a region of OpenMP. Returns when all calls have,
-// and throws what one of them threw.
+// the end of a region of OpenMP. Returns when all calls have, and throws what one of them threw.
 void run_on_threads(int64_t threads, void (*job)(void* context, int64_t thread), void* context);
 
 // Calls body(task) for every task in [0, tasks), on one thread when there is little to do: starting

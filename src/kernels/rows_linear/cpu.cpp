@@ -203,7 +203,7 @@ struct Plain {
 
 // How many pairs of registers of a panel a tile of so many rows fills at a time.
 template <typename Set>
-constexpr int pairs_of_tile(int64_t rows) {
+constexpr int64_t pairs_of_tile(int64_t rows) {
   int64_t pairs = kPairsOfPanel<Set::kWidth>;
   while (2 * pairs * rows > Set::kSums && pairs > 1) pairs /= 2;
   return pairs;
