@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "data/dataset.h"
 #include "ops/segments.h"
 
 namespace mambify {
@@ -15,6 +16,9 @@ struct Batch {
   std::vector<float> weights;   // 1 where the loss counts the label, else 0
   Segments segments;
   int64_t next = 0;  // where the stream it is from goes on
+
+  // Begins a document with tokens [begin, end) of one.
+  void append(const Document& document, int64_t begin, int64_t end);
 
   int64_t tokens() const { return static_cast<int64_t>(ids.size()); }
   double total_weight() const;

@@ -31,7 +31,6 @@ Batch PackedStream::batch(int64_t position, int64_t tokens) {
   batch.labels.reserve(tokens);
   batch.weights.reserve(tokens);
   while (batch.tokens() < tokens) {
-    batch.segments.starts.push_back(batch.tokens());
     const int64_t at = position + batch.tokens();
     shuffle(at / epoch_tokens_);
     const int64_t within = at % epoch_tokens_;
@@ -42,12 +41,7 @@ Batch PackedStream::batch(int64_t position, int64_t tokens) {
     const int64_t begin = within - starts_[index];
     const int64_t piece_end = std::min(length, (begin / sequence_length_ + 1) * sequence_length_);
     const int64_t end = std::min(piece_end, begin + tokens - batch.tokens());
-    for (int64_t i = begin; i < end; ++i) {
-      const bool has_label = i + 1 < length;
-      batch.ids.push_back(document.ids[i]);
-      batch.labels.push_back(has_label ? document.ids[i + 1] : 0);
-      batch.weights.push_back(has_label && document.counts[i + 1] ? 1.0f : 0.0f);
-    }
+    batch.append(document, begin, end);
   }
   batch.segments.starts.push_back(batch.tokens());
   batch.next = position + tokens;

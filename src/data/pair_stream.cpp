@@ -19,16 +19,6 @@ Document tokenize_side(const std::vector<ChatMessage>& prompt,
   return {std::move(tokens.ids), std::move(tokens.assistant)};
 }
 
-void append(const Document& document, Batch& batch) {
-  batch.segments.starts.push_back(batch.tokens());
-  for (size_t i = 0; i < document.ids.size(); ++i) {
-    const bool has_label = i + 1 < document.ids.size();
-    batch.ids.push_back(document.ids[i]);
-    batch.labels.push_back(has_label ? document.ids[i + 1] : 0);
-    batch.weights.push_back(has_label && document.counts[i + 1] ? 1.0f : 0.0f);
-  }
-}
-
 }  // namespace
 
 int64_t PairDataset::tokens() const {
@@ -81,8 +71,9 @@ Batch PairStream::batch(int64_t position, int64_t tokens) {
   for (;;) {
     const DocumentPair& pair = pair_at(batch.next);
     if (batch.tokens() + pair.tokens() > tokens) break;
-    append(pair.chosen, batch);
-    append(pair.rejected, batch);
+    for (const Document* side : {&pair.chosen, &pair.rejected}) {
+      batch.append(*side, 0, std::ssize(side->ids));
+    }
     ++batch.next;
   }
   if (batch.next == position) {
