@@ -15,16 +15,11 @@ with 2 when something is left.
 import argparse
 import copy
 import json
-import os
-import subprocess
 import sys
-import time
 import tomllib
 from pathlib import Path
 
-
-class TimeIsOver(Exception):
-    pass
+from measuring import Sitting, TimeIsOver, add_arguments, check_files, with_error, write
 
 
 # Variants: a name, what is compared, the choice, and how it changes a recipe. The stages of a
@@ -130,7 +125,6 @@ def parse_arguments():
         description=__doc__.split("\n\n")[0],
         epilog="Variants: " + ", ".join(VARIANTS) + ".",
     )
-    parser.add_argument("--mambify", default="build/mambify", help="the program")
     parser.add_argument("--teacher", required=True)
     parser.add_argument("--data", required=True, help="JSON lines to train on")
     parser.add_argument("--held-out", required=True, help="JSON lines to measure agreement on")
@@ -149,24 +143,16 @@ def parse_arguments():
     parser.add_argument("--only", help="variants, separated by commas (default: all)")
     parser.add_argument("--out", type=Path, default=Path("runs/ablations"), help="folder of it all")
     parser.add_argument("--minutes-each", type=float, default=4, help="of training")
-    parser.add_argument("--budget", type=float, help="stop after so many minutes (default: when "
-                        "all is done)")
     parser.add_argument("--checkpoint-every", type=int, default=100,
                         help="steps: what a sitting's end may cost")
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--dtype", default="fp32", help="of measuring")
-    parser.add_argument("--threads", type=int)
+    add_arguments(parser)
     arguments = parser.parse_args()
     arguments.names = arguments.only.split(",") if arguments.only else list(VARIANTS)
     for name in arguments.names:
         if name not in VARIANTS:
             parser.error(f"--only: no variant is called {name}; there are {', '.join(VARIANTS)}")
-    for option in ("teacher", "data", "held_out", "text_file", "tasks", "recipe", "layer_choice"):
-        path = getattr(arguments, option)
-        if path and not Path(path).exists():
-            parser.error(f"--{option.replace('_', '-')}: {path} does not exist")
-    seconds = 60 * arguments.budget if arguments.budget else float("inf")
-    arguments.end = time.monotonic() + seconds
+    check_files(parser, arguments, ("teacher", "data", "held_out", "text_file", "tasks", "recipe",
+                                    "layer_choice"))
     arguments.layers_given = arguments.layer_choice is not None
     return arguments
 
@@ -235,39 +221,7 @@ def variant_recipe(arguments, name):
 # Running
 
 
-def run(arguments, *command):
-    """What a verb prints, or TimeIsOver: it is stopped at the end of the sitting."""
-    command = [arguments.mambify, *map(str, command)]
-    command += ["--threads", str(arguments.threads)] if arguments.threads else []
-    left = arguments.end - time.monotonic()
-    if left <= 0:
-        raise TimeIsOver
-    try:
-        timeout = None if left == float("inf") else left
-        return subprocess.run(command, check=True, stdout=subprocess.PIPE, timeout=timeout).stdout
-    except subprocess.TimeoutExpired:
-        raise TimeIsOver from None
-    except subprocess.CalledProcessError as error:
-        sys.exit(f"ablations: exit code {error.returncode} of {' '.join(command)}")
-
-
-def write(path, content):
-    """The old content or the new, never half."""
-    beside = path.with_name(path.name + ".new")
-    beside.write_bytes(content)
-    os.replace(beside, path)
-
-
-def result_of(arguments, file, *command):
-    """The JSON that a verb prints, kept in a file so that it is measured once."""
-    if not file.exists():
-        file.parent.mkdir(parents=True, exist_ok=True)
-        write(file, run(arguments, *command, "--device", arguments.device, "--dtype",
-                        arguments.dtype, "--json"))
-    return json.loads(file.read_text())
-
-
-def train(arguments, name):
+def train(sitting, arguments, name):
     folder = arguments.out / name
     recipe, text = folder / "recipe.toml", variant_recipe(arguments, name)
     if recipe.exists() and recipe.read_text() != text:
@@ -276,58 +230,54 @@ def train(arguments, name):
         folder.mkdir(parents=True, exist_ok=True)
         write(recipe, text.encode())
     if not (folder / "run" / "final").exists():
-        run(arguments, "distill", recipe, "--resume", "--device", arguments.device)
+        sitting.run("distill", recipe, "--resume", "--device", arguments.device)
     last = (folder / "run" / "metrics.jsonl").read_text().splitlines()[-1]
     return folder / "run" / "final", json.loads(last)["tokens"]
 
 
-def measure(arguments, folder, model, with_teacher):
+def measure(sitting, arguments, folder, model, with_teacher):
     results = {}
     if with_teacher:
-        results["agreement"] = result_of(
-            arguments, folder / "agreement.json", "eval", "agreement", "--model", model,
+        results["agreement"] = sitting.result(
+            folder / "agreement.json", "eval", "agreement", "--model", model,
             "--teacher", arguments.teacher, "--data", arguments.held_out,
             "--max-tokens", arguments.max_tokens,
         )  # fmt: skip
     if arguments.text_file:
-        results["perplexity"] = result_of(
-            arguments, folder / "perplexity.json", "eval", "perplexity", "--model", model,
+        results["perplexity"] = sitting.result(
+            folder / "perplexity.json", "eval", "perplexity", "--model", model,
             "--text-file", arguments.text_file, "--max-windows", arguments.max_windows,
         )  # fmt: skip
     if arguments.tasks:
         teacher = ["--teacher", arguments.teacher] if with_teacher else []
-        results["tasks"] = result_of(
-            arguments, folder / "tasks.json", "eval", "tasks", "--model", model,
+        results["tasks"] = sitting.result(
+            folder / "tasks.json", "eval", "tasks", "--model", model,
             "--tasks", arguments.tasks, "--limit", arguments.task_limit, *teacher,
         )["tasks"]  # fmt: skip
     return results
 
 
-def measure_layers(arguments):
+def measure_layers(sitting, arguments):
     """The file that chosen-layers goes by, from a little of the text that is trained on."""
     if arguments.layers_given or "chosen-layers" not in arguments.names:
         return
     arguments.layer_choice = arguments.out / "layers.json"
-    result_of(arguments, arguments.layer_choice, "eval", "sensitivity", "--teacher",
-              arguments.teacher, "--data", arguments.data)
+    sitting.result(arguments.layer_choice, "eval", "sensitivity", "--teacher", arguments.teacher,
+                   "--data", arguments.data)
 
 
-def run_all(arguments, results):
-    results["teacher"] = measure(arguments, arguments.out / "teacher", arguments.teacher, False)
-    measure_layers(arguments)
+def run_all(sitting, arguments, results):
+    folder = arguments.out / "teacher"
+    results["teacher"] = measure(sitting, arguments, folder, arguments.teacher, False)
+    measure_layers(sitting, arguments)
     for name in arguments.names:
         print(f"{name}: {arguments.minutes_each:g} minutes", file=sys.stderr)
-        model, tokens = train(arguments, name)
-        results[name] = {"tokens": tokens} | measure(arguments, arguments.out / name, model, True)
+        model, tokens = train(sitting, arguments, name)
+        folder = arguments.out / name
+        results[name] = {"tokens": tokens} | measure(sitting, arguments, folder, model, True)
 
 
 # Telling
-
-
-def with_error(result, key, digits):
-    error = result.get(key + "_stderr")
-    text = f"{result[key]:.{digits}f}"
-    return text if error is None else f"{text} ± {error:.{digits}f}"
 
 
 def task_cells(result):
@@ -361,7 +311,7 @@ def main():
     arguments.out.mkdir(parents=True, exist_ok=True)
     results = {}
     try:
-        run_all(arguments, results)
+        run_all(Sitting(arguments), arguments, results)
     except TimeIsOver:
         pass
     left = [name for name in arguments.names if name not in results]
