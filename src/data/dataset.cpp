@@ -4,6 +4,7 @@
 #include <optional>
 
 #include "core/error.h"
+#include "kernels/parallel.h"
 
 namespace mambify {
 
@@ -24,11 +25,14 @@ int64_t Dataset::counted_tokens() const {
 Dataset tokenize_examples(std::span<const Example> examples, const Tokenizer& tokenizer,
                           const std::string& chat_template, LossOn loss_on) {
   std::optional<ChatTemplate> chat;
-  Dataset dataset;
-  for (const Example& example : examples) {
-    Document document;
+  if (std::ranges::any_of(examples, &Example::is_chat)) {
+    chat = ChatTemplate::choose(chat_template, tokenizer);
+  }
+  std::vector<Document> documents(examples.size());
+  const auto tokenize = [&](int64_t i) {
+    const Example& example = examples[i];
+    Document& document = documents[i];
     if (example.is_chat()) {
-      if (!chat) chat = ChatTemplate::choose(chat_template, tokenizer);
       ChatTokens tokens =
           chat->tokenize(example.messages, /*add_generation_prompt=*/false, tokenizer);
       document.ids = std::move(tokens.ids);
@@ -39,8 +43,13 @@ Dataset tokenize_examples(std::span<const Example> examples, const Tokenizer& to
     if (!example.is_chat() || loss_on == LossOn::all) {
       document.counts.assign(document.ids.size(), true);
     }
-    if (!document.ids.empty()) dataset.documents.push_back(std::move(document));
-  }
+  };
+  constexpr int64_t kOperationsOfExample = 1 << 16;  // or more
+  const auto count = std::ssize(examples);
+  kernels::parallel_tasks(count, count * kOperationsOfExample, tokenize);
+
+  std::erase_if(documents, [](const Document& document) { return document.ids.empty(); });
+  Dataset dataset{std::move(documents)};
   if (dataset.counted_tokens() == 0) {
     throw Error("the data has {} tokens in {} documents and none that the loss counts",
                 dataset.tokens(), dataset.documents.size());

@@ -12,6 +12,7 @@
 #include "core/progress.h"
 #include "data/packing.h"
 #include "data/pair_stream.h"
+#include "data/read_ahead.h"
 #include "distill/checkpoint.h"
 #include "distill/metrics.h"
 #include "distill/optimizer.h"
@@ -101,7 +102,7 @@ class Trainer {
     const std::optional<Model> start_model = reference_at_start(stage);
     const auto objective =
         make_objective(stage, compute, start_model ? *start_model : inputs_.teacher);
-    const auto stream = make_stream(phase.stage);
+    ReadAheadStream stream(make_stream(phase.stage));
 
     const auto start = Clock::now();
     const double earlier_seconds = state_.phase_seconds;
@@ -123,7 +124,7 @@ class Trainer {
           timed ? (state_.phase_seconds + metrics.seconds / 2) / phase.seconds
                 : (static_cast<double>(state_.phase_step) + 0.5) / static_cast<double>(phase.steps);
       const double factor = rate_factor(stage, along);
-      const StepTensors made = step(stage, *stream, *objective, optimizer, factor);
+      const StepTensors made = step(stage, stream, *objective, optimizer, factor);
       ++unlogged;
       state_.phase_seconds = earlier_seconds + seconds_since(start);
       if (state_.step % recipe_.run.log_every == 0 || done()) {
