@@ -439,6 +439,44 @@ TYPED_TEST(PassAttentionCuda, StreamsWithTheSameBits) {
   }
 }
 
+// More sequences than the device runs blocks, and some of them at a time.
+TYPED_TEST(PassAttentionCuda, ManySequencesHaveTheSameBits) {
+  const Shape shape{9, 3, 64};
+  constexpr int32_t kSequences = 600, kTogether = 50;
+  const int64_t capacity = 530;
+  Caches<TypeParam> caches = empty_caches<TypeParam>(shape, kSequences, capacity);
+  std::mt19937 random(3);
+  std::vector<PassSequence> all;
+  int32_t tokens = 0;
+  for (int32_t row = 0; row < kSequences; ++row) {
+    const int32_t count = row % 7 == 0 ? 12 : row % 5 == 0 ? 0 : 1;
+    const auto before = static_cast<int32_t>(random() % (capacity - count + 1));
+    const int32_t pending = std::min<int32_t>(before, random() % 3);
+    all.push_back({.row = row,
+                   .first = tokens,
+                   .tokens = count,
+                   .base = before - pending,
+                   .pending = pending});
+    tokens += count;
+    fill(caches, shape, row, capacity, before, row);
+  }
+  const auto qkv = random_qkv<TypeParam>(shape, tokens, 5);
+  Layer<TypeParam> many(shape, caches, capacity), few(shape, caches, capacity);
+  const auto together = many.pass(all, qkv);
+  std::vector<TypeParam> apart;
+  for (int32_t begin = 0; begin < kSequences; begin += kTogether) {
+    std::vector<PassSequence> some(all.begin() + begin, all.begin() + begin + kTogether);
+    const int32_t first = some.front().first, end = some.back().first + some.back().tokens;
+    for (PassSequence& sequence : some) sequence.first -= first;
+    const auto y = few.pass(
+        some, {qkv.begin() + first * shape.qkv_width(), qkv.begin() + end * shape.qkv_width()});
+    apart.insert(apart.end(), y.begin(), y.end());
+  }
+  EXPECT_TRUE(same_bits(together, apart));
+  EXPECT_TRUE(same_bits(many.caches().keys, few.caches().keys));
+  EXPECT_TRUE(same_bits(many.caches().values, few.caches().values));
+}
+
 TYPED_TEST(PassAttentionCuda, RefusesSizesBeyondItsLimits) {
   const auto refused = [](const Shape& shape, int32_t tokens) {
     const auto p = params_of<TypeParam>(shape, {{.row = 0, .first = 0, .tokens = tokens}}, 64);

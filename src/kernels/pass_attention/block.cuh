@@ -44,10 +44,15 @@ __device__ inline T* output_of(const PassAttentionParams<T>& p, const Block& blo
   return p.y + ((block.sequence.first + row.token) * p.heads + row.head) * block.head_dim;
 }
 
-// Turns the pairs (i, i + head_dim / 2) of a head from `i` on, as many as 16 bytes hold.
+// Vectors of a head, from i and from i + head_dim / 2 on.
+struct Halves {
+  uint4 first, second;
+};
+
+// The pairs (i, i + head_dim / 2) of a head from `i` on, as many as 16 bytes hold, turned.
 template <typename T>
-__device__ inline void turn(const PassAttentionParams<T>& p, const T* head, int position,
-                            int head_dim, int i, T* to) {
+__device__ inline Halves turned(const PassAttentionParams<T>& p, const T* head, int position,
+                                int head_dim, int i) {
   constexpr int kSize = Vector<T>::kSize;
   const int half = head_dim / 2;
   Vector<T> first = unpack<T>(*reinterpret_cast<const uint4*>(head + i));
@@ -65,31 +70,44 @@ __device__ inline void turn(const PassAttentionParams<T>& p, const T* head, int 
     first.values[k] = multiply_add(a, cos[k], -__fmul_rn(b, sin[k]));
     second.values[k] = multiply_add(b, cos[k], __fmul_rn(a, sin[k]));
   }
-  *reinterpret_cast<uint4*>(to + i) = pack<T>(first);
-  *reinterpret_cast<uint4*>(to + half + i) = pack<T>(second);
+  return {pack<T>(first), pack<T>(second)};
 }
 
-// Keys and values of the new tokens that lie in the split, of `positions`.
 template <typename T>
-__device__ inline void store_new(const PassAttentionParams<T>& p, const Block& block, int positions,
-                                 T* keys, T* values) {
+__device__ inline void store_halves(const Halves& halves, int head_dim, int i, T* to) {
+  *reinterpret_cast<uint4*>(to + i) = halves.first;
+  *reinterpret_cast<uint4*>(to + head_dim / 2 + i) = halves.second;
+}
+
+// Keys and values of the block's new tokens up to `token_end`, as thread `thread` of `threads`.
+// keys, values: of the position block.begin.
+template <typename T>
+__device__ inline void store_tokens(const PassAttentionParams<T>& p, const Block& block,
+                                    int token_end, T* keys, T* values, int thread, int threads) {
   constexpr int kSize = Vector<T>::kSize;
-  const int token_end = min(block.sequence.tokens, block.begin + positions - block.position);
-  const int pairs = block.head_dim / 2 / kSize;  // vectors of a half of a head
+  const int half = block.head_dim / 2, pairs = half / kSize;  // vectors of a half of a head
   const int items = (token_end - block.first_token) * pairs;
-  if (items <= 0) return;
-  for (int item = threadIdx.x; item < items; item += kThreads) {
+  for (int item = thread; item < items; item += threads) {
     const int token = block.first_token + item / pairs, i = item % pairs * kSize;
     const int position = block.position + token;
     const int64_t offset = static_cast<int64_t>(position - block.begin) * block.head_dim;
-    turn(p, head_of(p, block, token, p.heads + block.kv_head), position, block.head_dim, i,
-         keys + offset);
+    store_halves(
+        turned(p, head_of(p, block, token, p.heads + block.kv_head), position, block.head_dim, i),
+        block.head_dim, i, keys + offset);
     const T* from = head_of(p, block, token, p.heads + p.kv_heads + block.kv_head);
-    for (int part = i; part < block.head_dim; part += block.head_dim / 2) {
-      *reinterpret_cast<uint4*>(values + offset + part) =
-          *reinterpret_cast<const uint4*>(from + part);
-    }
+    store_halves({*reinterpret_cast<const uint4*>(from + i),
+                  *reinterpret_cast<const uint4*>(from + half + i)},
+                 block.head_dim, i, values + offset);
   }
+}
+
+// Those that lie in the split, of `positions`, by all threads of a block.
+template <typename T>
+__device__ inline void store_new(const PassAttentionParams<T>& p, const Block& block, int positions,
+                                 T* keys, T* values) {
+  const int token_end = min(block.sequence.tokens, block.begin + positions - block.position);
+  if (token_end <= block.first_token) return;
+  store_tokens(p, block, token_end, keys, values, threadIdx.x, kThreads);
   __syncthreads();
 }
 
@@ -102,8 +120,10 @@ __device__ inline void load_queries(const PassAttentionParams<T>& p, const Block
   for (int item = threadIdx.x; item < rows * pairs; item += kThreads) {
     const int number = item / pairs;
     const Row row = row_of(block, first + number);
-    turn(p, head_of(p, block, row.token, row.head), block.position + row.token, block.head_dim,
-         item % pairs * kSize, queries + number * Rows<T, kWidth>::kStride);
+    const int i = item % pairs * kSize;
+    store_halves(turned(p, head_of(p, block, row.token, row.head), block.position + row.token,
+                        block.head_dim, i),
+                 block.head_dim, i, queries + number * Rows<T, kWidth>::kStride);
   }
   const int missing = (kWidth - block.head_dim) / kSize;
   for (int item = threadIdx.x; item < rows * missing; item += kThreads) {

@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "kernels/pass_attention/block.cuh"
+#include "kernels/pass_attention/many.h"
 #include "kernels/pass_attention/params.h"
 #include "kernels/pass_attention/stream.h"
 
@@ -199,6 +200,7 @@ void pass_attention_cuda(const PassAttentionParams<T>& p, const Prefetch& next, 
   if (p.n_sequences == 0) return;
   if constexpr (sizeof(T) == 2) {
     if (p.streams) return attention::stream(p, stream);
+    if (attention::takes_many(p)) return attention::attend_many(p, stream);
   }
   require(!p.streams, "attention of a pass: fp32 does not stream");
   if (p.head_dim == 128) return attention::launch_tiles<T, 128, false>(p, next, stream);
