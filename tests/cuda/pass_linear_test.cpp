@@ -54,7 +54,7 @@ class Linear {
  public:
   static constexpr int64_t kRows = 1000;
 
-  Linear(Shape shape, Around around)
+  Linear(Shape shape, Around around, int64_t rows = kRows)
       : shape_(shape),
         around_(around),
         width_(padded(shape.inputs)),
@@ -67,9 +67,9 @@ class Linear {
         weight_[o * width_ + k] = stored<T>(values[o * shape.inputs + k]);
       }
     }
-    x_ = stored<T>(random_values<float>(kRows * width_, 2));
+    x_ = stored<T>(random_values<float>(rows * width_, 2));
     norm_ = stored<T>(random_values<float>(shape.inputs, 3));
-    residual_ = stored<T>(random_values<float>(kRows * shape.outputs, 4));
+    residual_ = stored<T>(random_values<float>(rows * shape.outputs, 4));
     device_weight_ = upload(weight_);
     device_x_ = upload(x_);
     device_norm_ = upload(norm_);
@@ -199,6 +199,29 @@ TYPED_TEST(CudaLinear, ARowsBitsDoNotDependOnHowManyThereAre) {
       if (!linear.takes(linear.kRows)) continue;
       const std::vector<TypeParam> few = in_pieces(linear.kRows, 64);
       for (const int64_t rows : {65, 128, 200, 1000}) expect_same(few, rows);
+    }
+  }
+}
+
+// Tiles of other sizes, for thousands of rows.
+TYPED_TEST(CudaLinear, ARowsBitsDoNotDependOnTheTile) {
+  if (sizeof(TypeParam) != 2) GTEST_SKIP() << "fp32 has no tiles";
+  constexpr int64_t kMost = 4000, kPiece = 500;
+  for (const Shape shape : {Shape{1536, 576}, Shape{576, 960}, Shape{576, 1536}}) {
+    for (const Around around : {Around::residual, Around::gate}) {
+      Linear<TypeParam> linear(shape, around, kMost);
+      std::vector<TypeParam> apart;
+      for (int64_t row = 0; row < kMost; row += kPiece) {
+        const std::vector<TypeParam> y = linear.run(row, kPiece);
+        apart.insert(apart.end(), y.begin(), y.end());
+      }
+      for (const int64_t rows : {1500, 3000, 4000}) {
+        const std::vector<TypeParam> together = linear.run(0, rows);
+        EXPECT_EQ(std::memcmp(together.data(), apart.data(), together.size() * sizeof(TypeParam)),
+                  0)
+            << shape.inputs << " to " << shape.outputs << ", " << static_cast<int>(around) << ", "
+            << rows << " rows";
+      }
     }
   }
 }

@@ -5,6 +5,7 @@ namespace mambify::kernels {
 namespace {
 
 constexpr int kPrefetchBlocks = 64;
+constexpr int kManyRows = 1024;  // enough to fill the device with a warp each
 
 template <typename T>
 __global__ void __launch_bounds__(kNormThreads) norm(PassNormParams<T> p, Prefetch next, int rows) {
@@ -29,6 +30,35 @@ __global__ void __launch_bounds__(kNormThreads) norm(PassNormParams<T> p, Prefet
   if (threadIdx.x % 32 == 0) sums[threadIdx.x / 32] = sum;
   __syncthreads();
   if (threadIdx.x == 0) p.scales[target] = inverse_rms(total_of_warps(sums, 1), width, p.eps);
+}
+
+// A warp computes a row, with the sums of the block above: what its warps add up one after another.
+constexpr int kRowVectors = kNormThreads;  // most of a row
+
+template <typename T>
+__global__ void __launch_bounds__(kNormThreads) norm_of_many(PassNormParams<T> p) {
+  constexpr int kSize = Vector<T>::kSize;
+  start_successor();
+  wait_for_predecessor();
+  const int row = (blockIdx.x * kNormThreads + threadIdx.x) / 32, lane = threadIdx.x % 32;
+  if (row >= p.rows) return;
+  const int target = p.only_scored ? p.tokens[row].scored : row;
+  if (target < 0) return;
+  const int width = static_cast<int>(p.width);
+  const T* x = p.x + row * p.width;
+  float total = 0;
+  for (int first = 0; first < width; first += 32 * kSize) {
+    const int k = first + lane * kSize;
+    float sum = 0;
+    if (k < width) {
+      const uint4 v = load_vector(x, k, width);
+      *reinterpret_cast<uint4*>(p.y + target * p.width + k) =
+          weighted<T>(v, load_vector(p.weight, k, width));
+      sum = add_squares<T>(v, 0.0f);
+    }
+    total = __fadd_rn(total, warp_sum(sum));
+  }
+  if (lane == 0) p.scales[target] = inverse_rms(total, width, p.eps);
 }
 
 // kWarps warps compute a group together: one for the narrow groups of a head, a block's for a group
@@ -88,6 +118,10 @@ template <typename T>
 void pass_norm_cuda(const PassNormParams<T>& p, const Prefetch& next, CudaStream stream) {
   require(p.width % 8 == 0 && p.width > 0, "pass_norm: the width is no multiple of 8");
   const auto rows = static_cast<int>(p.rows);
+  if (rows >= kManyRows && p.width <= kRowVectors * Vector<T>::kSize) {
+    const unsigned blocks = (rows + kNormWarps - 1) / kNormWarps;
+    return launch(norm_of_many<T>, dim3(blocks), dim3(kNormThreads), 0, stream, p);
+  }
   launch(norm<T>, dim3(rows + (next.bytes > 0 ? kPrefetchBlocks : 0)), dim3(kNormThreads), 0,
          stream, p, next, rows);
 }

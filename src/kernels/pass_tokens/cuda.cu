@@ -1,3 +1,6 @@
+#include <algorithm>
+#include <cfloat>
+
 #include "core/random.h"
 #include "kernels/cuda/launch.cuh"
 #include "kernels/pass_tokens/params.h"
@@ -6,8 +9,8 @@ namespace mambify::kernels {
 namespace {
 
 constexpr int kThreads = 256;
-// Blocks that share a row's draw: many where rows are few.
-constexpr int kMostDrawBlocks = 32, kFewDrawBlocks = 2, kManyRows = 64;
+// Blocks that share a row's draw, and about how many fill the device.
+constexpr int kMostDrawBlocks = 32, kAllDrawBlocks = 1024;
 
 template <typename T>
 __global__ void embed(PassEmbedParams<T> p) {
@@ -55,20 +58,70 @@ __device__ double gumbel(uint32_t bits) {
   return -log(-log((bits + 0.5) * 0x1p-32));  // CounterRandom::gumbel
 }
 
+// How far the bounds below may be off: what __logf and floats round.
+__device__ float slack_of(float scaled) { return 1e-3f + 1e-5f * fabsf(scaled); }
+__device__ float scaled_of(float score, float inverse_temperature) {
+  return fmaxf(score * inverse_temperature, -FLT_MAX);
+}
 // No less than the noisy score, whose logarithms in double take long: -log(-log u) <= -log(1 - u).
-__device__ float noisy_bound(float score, float inverse_temperature, uint32_t bits) {
+__device__ float upper_bound(float score, float inverse_temperature, uint32_t bits) {
   const float complement = (static_cast<float>(~bits) + 0.5f) * 0x1p-32f;
-  const float scaled = score * inverse_temperature;
-  return scaled - __logf(complement) + (1e-3f + 1e-5f * fabsf(scaled));
+  const float scaled = scaled_of(score, inverse_temperature);
+  return scaled - __logf(complement) + slack_of(scaled);
+}
+// No more than it, given the upper bound: -log(-log u) >= log u - log(1 - u).
+__device__ float lower_bound(float upper, float score, float inverse_temperature, uint32_t bits) {
+  const float u = (static_cast<float>(bits) + 0.5f) * 0x1p-32f;
+  return upper + __logf(u) - 3 * slack_of(scaled_of(score, inverse_temperature));
 }
 
-// Blocks of a row take parts of the vocabulary; the last one to be done puts them together.
+// The most that tokens of a block are known to reach. Floats are ordered as these integers are.
+class Reached {
+ public:
+  __device__ Reached(int32_t* shared) : shared_(shared) {}
+  __device__ static int32_t ordered(float x) {
+    const int32_t bits = __float_as_int(x + 0.0f);  // -0 is 0
+    return bits >= 0 ? bits : bits ^ 0x7fffffff;
+  }
+  __device__ bool may_win(float upper) const {
+    return ordered(upper) >= *const_cast<volatile int32_t*>(shared_);
+  }
+  __device__ void raise(float low) const {
+    const int32_t mine = isnan(low) ? ordered(-INFINITY) : ordered(low);
+    const int32_t most = __reduce_max_sync(__activemask(), mine);
+    if (mine == most && most > *const_cast<volatile int32_t*>(shared_)) atomicMax(shared_, most);
+  }
+
+ private:
+  int32_t* shared_;
+};
+
+// Four scores behind one another.
+template <typename T>
+__device__ void load_four(const T* from, float (&scores)[4]) {
+  alignas(4 * sizeof(T)) T four[4];
+  if constexpr (sizeof(T) == 2) {
+    *reinterpret_cast<uint2*>(four) = *reinterpret_cast<const uint2*>(from);
+  } else {
+    *reinterpret_cast<float4*>(four) = *reinterpret_cast<const float4*>(from);
+  }
+#pragma unroll
+  for (int i = 0; i < 4; ++i) scores[i] = as_float(four[i]);
+}
+
+// Blocks of a row take parts of the vocabulary; the last one to be done puts them together. Exact
+// scores are computed of the few tokens alone that may be ahead of all that the block has seen.
 template <typename T>
 __global__ void __launch_bounds__(kThreads) draw(PassDrawParams<T> p) {
+  __shared__ int32_t most;
+  if (threadIdx.x == 0) most = Reached::ordered(-INFINITY);
+  __syncthreads();
   start_successor();
   wait_for_predecessor();
+  const Reached reached(&most);
   const int row = blockIdx.y;
   const PassDraw wanted = p.draws[row];
+  const bool noisy = wanted.temperature > 0;
   const T* scores = p.scores + row * p.stride;
   DrawScratch& scratch = static_cast<DrawScratch*>(p.scratch)[row];
   Candidate best{0, -1, 0};
@@ -77,26 +130,41 @@ __global__ void __launch_bounds__(kThreads) draw(PassDrawParams<T> p) {
   const auto inverse_temperature = static_cast<float>(1 / wanted.temperature);
   for (int q = blockIdx.x * kThreads + threadIdx.x; q < quads; q += blocks * kThreads) {
     std::array<uint32_t, 4> bits{};
-    if (wanted.temperature > 0) {
+    if (noisy) {
       bits = philox4x32(
           {static_cast<uint32_t>(q), wanted.position, wanted.sequence,
            static_cast<uint32_t>(RandomPurpose::sample)},
           {static_cast<uint32_t>(wanted.seed), static_cast<uint32_t>(wanted.seed >> 32)});
     }
+    float score[4], upper[4], highest = -INFINITY;
+    load_four(scores + q * 4, score);
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
-      const int id = q * 4 + i;
-      if (id >= p.vocabulary) break;
-      const float score = as_float(scores[id]);
-      if (!(score > -INFINITY)) continue;
-      if (wanted.temperature > 0 && best.id >= 0 &&
-          noisy_bound(score, inverse_temperature, bits[i]) < best.score) {
-        continue;
-      }
-      const double noisy = wanted.temperature > 0
-                               ? static_cast<double>(score) / wanted.temperature + gumbel(bits[i])
-                               : static_cast<double>(score);
-      best = better_of(best, {noisy, id, 0});
+      const bool exists = q * 4 + i < p.vocabulary && score[i] > -INFINITY;
+      upper[i] = !exists ? -INFINITY
+                 : noisy ? upper_bound(score[i], inverse_temperature, bits[i])
+                         : score[i];
+      highest = fmaxf(highest, upper[i]);
+    }
+    if (!reached.may_win(highest)) continue;
+    float low = -INFINITY;
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      if (!(upper[i] > -INFINITY)) continue;
+      low = fmaxf(low,
+                  noisy ? lower_bound(upper[i], score[i], inverse_temperature, bits[i]) : upper[i]);
+    }
+    reached.raise(low);
+#pragma unroll 1
+    for (int i = 0; i < 4; ++i) {
+      const float bound = i == 0 ? upper[0] : i == 1 ? upper[1] : i == 2 ? upper[2] : upper[3];
+      if (!(bound > -INFINITY) || !reached.may_win(bound)) continue;
+      const float s = i == 0 ? score[0] : i == 1 ? score[1] : i == 2 ? score[2] : score[3];
+      const uint32_t b = i == 0 ? bits[0] : i == 1 ? bits[1] : i == 2 ? bits[2] : bits[3];
+      const double exact =
+          noisy ? static_cast<double>(s) / wanted.temperature + gumbel(b) : static_cast<double>(s);
+      best = better_of(best, {exact, q * 4 + i, 0});
+      reached.raise(__double2float_rd(exact));
     }
   }
   best = best_of_block(best);
@@ -130,7 +198,10 @@ void pass_embed_cuda(const PassEmbedParams<T>& p, CudaStream stream) {
 
 template <typename T>
 void pass_draw_cuda(const PassDrawParams<T>& p, CudaStream stream) {
-  const unsigned blocks = p.rows >= kManyRows ? kFewDrawBlocks : kMostDrawBlocks;
+  require(reinterpret_cast<uintptr_t>(p.scores) % (4 * sizeof(T)) == 0 && p.stride % 4 == 0,
+          "pass_draw: scores are not aligned to four of them");
+  const auto blocks =
+      static_cast<unsigned>(std::clamp<int64_t>(kAllDrawBlocks / p.rows, 1, kMostDrawBlocks));
   launch(draw<T>, dim3(blocks, static_cast<unsigned>(p.rows)), dim3(kThreads), 0, stream, p);
 }
 
