@@ -36,6 +36,21 @@ bool continues(const std::vector<TokenId>& prompt, const std::vector<TokenId>& h
   return held.size() < prompt.size() && std::equal(held.begin(), held.end(), prompt.begin());
 }
 
+// Calls body(i) for i of [0, count), rows or what is theirs; on several threads where they are
+// many.
+template <typename Body>
+void for_each_row(size_t count, const Body& body) {
+  constexpr size_t kBlock = 32;        // rows that a thread takes at a time
+  constexpr size_t kOperations = 512;  // that the memory of a row, far from others', is worth
+  const size_t blocks = (count + kBlock - 1) / kBlock;
+  kernels::parallel_tasks(static_cast<int64_t>(blocks), static_cast<int64_t>(count * kOperations),
+                          [&](int64_t block) {
+                            const size_t begin = static_cast<size_t>(block) * kBlock;
+                            for (size_t i = begin; i < std::min(count, begin + kBlock); ++i)
+                              body(i);
+                          });
+}
+
 class Stopwatch {
  public:
   double seconds() const {
@@ -52,9 +67,11 @@ class Stopwatch {
 struct Engine::Sequence {
   Sequence(GenerationRequest taken, const Tokenizer* tokenizer)
       : request(std::move(taken)), stop(request.stop) {
-    if (tokenizer != nullptr) decoder.emplace(*tokenizer);
+    if (tokenizer != nullptr && (is_heard() || !request.stop.empty())) decoder.emplace(*tokenizer);
   }
 
+  // Whether somebody hears the text as it grows.
+  bool is_heard() const { return static_cast<bool>(request.on_text); }
   void emit(const std::string& certain) {
     if (certain.empty()) return;
     result.text += certain;
@@ -63,7 +80,7 @@ struct Engine::Sequence {
 
   GenerationRequest request;
   GenerationResult result;
-  std::optional<StreamDecoder> decoder;
+  std::optional<StreamDecoder> decoder;  // where the text is asked for before the sequence ends
   StopStrings stop;
   DraftRecord drafts;
   bool prefilling = true;
@@ -122,25 +139,29 @@ int64_t Engine::unfinished() const {
          std::ranges::count_if(rows_, [](const Row& row) { return row.sequence != nullptr; });
 }
 
-int64_t Engine::choose_row(const GenerationRequest& request) const {
-  int64_t chosen = -1, longest = -1;
-  for (int64_t r = 0; r < static_cast<int64_t>(rows_.size()); ++r) {
-    const Row& row = rows_[r];
-    if (row.sequence != nullptr) continue;
-    const int64_t shared =
-        continues(request.prompt, row.tokens) ? static_cast<int64_t>(row.tokens.size()) : -1;
-    if (chosen < 0 || shared > longest) {
-      chosen = r;
-      longest = shared;
-    }
+std::vector<int64_t>::iterator Engine::choose_row(const GenerationRequest& request,
+                                                  std::vector<int64_t>& free) const {
+  auto chosen = free.begin();
+  int64_t longest = -1;
+  for (auto it = free.begin(); it != free.end(); ++it) {
+    const std::vector<TokenId>& held = rows_[*it].tokens;
+    const int64_t shared = continues(request.prompt, held) ? std::ssize(held) : -1;
+    if (shared <= longest) continue;
+    chosen = it;
+    longest = shared;
   }
   return chosen;
 }
 
 void Engine::admit() {
-  while (!waiting_.empty()) {
-    const int64_t r = choose_row(waiting_.front());
-    if (r < 0) return;
+  if (waiting_.empty()) return;
+  std::vector<int64_t> free;
+  for (int64_t r = 0; r < std::ssize(rows_); ++r) {
+    if (rows_[r].sequence == nullptr) free.push_back(r);
+  }
+  while (!waiting_.empty() && !free.empty()) {
+    const auto chosen = choose_row(waiting_.front(), free);
+    const int64_t r = *chosen;
     GenerationRequest request = std::move(waiting_.front());
     waiting_.pop_front();
     Row& row = rows_[r];
@@ -149,6 +170,7 @@ void Engine::admit() {
       row.tokens.clear();
     }
     row.sequence = std::make_unique<Sequence>(std::move(request), tokenizer_);
+    heard_ += row.sequence->is_heard();
     row.sequence->drafts = draft_lengths_.begin();
     GenerationResult& result = row.sequence->result;
     result.reused_tokens = static_cast<int64_t>(row.tokens.size());
@@ -156,6 +178,8 @@ void Engine::admit() {
     result.prompt_tokens = static_cast<int64_t>(row.tokens.size());
     if (result.prompt_tokens >= options_.context || row.sequence->request.max_tokens <= 0) {
       finish(r, FinishReason::length);
+    } else {
+      free.erase(chosen);
     }
   }
 }
@@ -184,14 +208,13 @@ std::vector<TokenId> Engine::read_and_draw(const std::vector<RowInput>& inputs,
     return draw.draft != nullptr && samples_by_rejection(rows_[draw.row].sequence->request);
   });
   if (!by_rejection) {
-    std::vector<TokenDraw> tokens;
-    tokens.reserve(draws.size());
-    for (const Draw& draw : draws) {
-      const GenerationRequest& request = rows_[draw.row].sequence->request;
-      tokens.push_back({.sampling = request.sampling,
-                        .sequence = request.sequence,
-                        .position = static_cast<uint32_t>(draw.position)});
-    }
+    std::vector<TokenDraw> tokens(draws.size());
+    for_each_row(draws.size(), [&](size_t i) {
+      const GenerationRequest& request = rows_[draws[i].row].sequence->request;
+      tokens[i] = {.sampling = request.sampling,
+                   .sequence = request.sequence,
+                   .position = static_cast<uint32_t>(draws[i].position)};
+    });
     return model_rows_->read_and_draw(inputs, tokens);
   }
   const NextTokenScores scores = model_rows_->read(inputs);
@@ -228,7 +251,7 @@ void Engine::prefill(const std::vector<int64_t>& rows) {
     const int64_t boundary = (begin / options_.prefill_chunk + 1) * options_.prefill_chunk;
     const int64_t end = std::min(all, boundary);
     inputs.push_back({.row = r,
-                      .tokens = {tokens.begin() + begin, tokens.begin() + end},
+                      .tokens = std::span(tokens).subspan(begin, end - begin),
                       .scored = end == all ? 1 : 0});
     if (end == all) draws.push_back({.row = r, .position = all});
   }
@@ -277,48 +300,66 @@ std::vector<Draft> Engine::guess(const std::vector<int64_t>& rows) {
 void Engine::decode(const std::vector<int64_t>& rows) {
   const Stopwatch watch;
   const std::vector<Draft> guesses = guess(rows);
-  std::vector<RowInput> inputs;
-  std::vector<Draw> draws;
-  for (size_t i = 0; i < rows.size(); ++i) {
+  std::vector<size_t> first_draws;
+  size_t n_draws = 0;
+  for (const Draft& draft : guesses) {
+    first_draws.push_back(n_draws);
+    n_draws += draft.tokens.size() + 1;
+  }
+  std::vector<RowInput> inputs(rows.size());
+  std::vector<TokenId> read(n_draws);
+  std::vector<Draw> draws(n_draws);
+  for_each_row(rows.size(), [&](size_t i) {
     const std::vector<TokenId>& tokens = rows_[rows[i]].tokens;
     const std::vector<TokenId>& guess = guesses[i].tokens;
-    RowInput input{
-        .row = rows[i], .tokens = {tokens.back()}, .drafts = static_cast<int64_t>(guess.size())};
-    input.tokens.insert(input.tokens.end(), guess.begin(), guess.end());
-    input.scored = static_cast<int64_t>(input.tokens.size());
-    for (size_t t = 0; t < input.tokens.size(); ++t) {
-      draws.push_back({.row = rows[i],
-                       .position = static_cast<int64_t>(tokens.size() + t),
-                       .draft = t < guess.size() ? &guesses[i] : nullptr,
-                       .guess = t});
+    const std::span<TokenId> own = std::span(read).subspan(first_draws[i], guess.size() + 1);
+    own[0] = tokens.back();
+    std::ranges::copy(guess, own.begin() + 1);
+    inputs[i] = {
+        .row = rows[i], .tokens = own, .drafts = std::ssize(guess), .scored = std::ssize(own)};
+    for (size_t t = 0; t < own.size(); ++t) {
+      draws[first_draws[i] + t] = {.row = rows[i],
+                                   .position = static_cast<int64_t>(tokens.size() + t),
+                                   .draft = t < guess.size() ? &guesses[i] : nullptr,
+                                   .guess = t};
     }
-    inputs.push_back(std::move(input));
-  }
+  });
   const std::vector<TokenId> drawn = read_and_draw(inputs, draws);
   const double seconds = watch.seconds();
   draft_lengths_.add_pass(static_cast<int64_t>(draws.size() - rows.size()), seconds);
-  for (int64_t r : rows) rows_[r].sequence->result.decode_seconds += seconds;
 
-  const TokenId* next = drawn.data();
-  for (size_t i = 0; i < rows.size(); ++i) {
+  std::vector<Outcome> outcomes(rows.size());
+  const auto take = [&](size_t i) {
     const std::vector<TokenId>& guess = guesses[i].tokens;
-    Sequence& sequence = *rows_[rows[i]].sequence;
-    GenerationResult& result = sequence.result;
-    std::optional<FinishReason> reason = accept(rows[i], next[0]);
-    size_t right = 0;  // guesses that became tokens
-    while (!reason && right < guess.size() && next[right] == guess[right]) {
-      reason = accept(rows[i], next[++right]);
+    const TokenId* next = drawn.data() + first_draws[i];
+    Outcome& outcome = outcomes[i];
+    outcome.reason = accept(rows[i], next[0]);
+    while (!outcome.reason && outcome.right < std::ssize(guess) &&
+           next[outcome.right] == guess[outcome.right]) {
+      outcome.reason = accept(rows[i], next[++outcome.right]);
     }
-    model_rows_->commit(rows[i], static_cast<int64_t>(right));
+    model_rows_->commit(rows[i], outcome.right);
+    GenerationResult& result = rows_[rows[i]].sequence->result;
+    result.decode_seconds += seconds;
     result.cycles += 1;
-    result.drafted += static_cast<int64_t>(guess.size());
-    result.accepted += static_cast<int64_t>(right);
-    draft_lengths_.add_guesses(sequence.drafts, static_cast<int64_t>(guess.size()),
-                               static_cast<int64_t>(right));
-    next += guess.size() + 1;
-    if (reason) finish(rows[i], *reason);
+    result.drafted += std::ssize(guess);
+    result.accepted += outcome.right;
+  };
+  if (heard_ > 0) {
+    for (size_t i = 0; i < rows.size(); ++i) take(i);
+  } else {
+    for_each_row(rows.size(), take);
+  }
+  for (size_t i = 0; i < rows.size(); ++i) {
+    if (options_.drafter != nullptr) {
+      draft_lengths_.add_guesses(rows_[rows[i]].sequence->drafts, std::ssize(guesses[i].tokens),
+                                 outcomes[i].right);
+    }
+    if (outcomes[i].reason) finish(rows[i], *outcomes[i].reason);
   }
 }
+
+bool Engine::has_text(TokenId token) const { return token < tokenizer_->vocab_size(); }
 
 std::optional<FinishReason> Engine::accept(int64_t r, TokenId token) {
   Row& row = rows_[r];
@@ -330,8 +371,7 @@ std::optional<FinishReason> Engine::accept(int64_t r, TokenId token) {
   if (std::ranges::find(request.stop_ids, token) != request.stop_ids.end()) {
     return FinishReason::stop;
   }
-  // A model's output matrix may be padded beyond the tokenizer's vocabulary.
-  if (sequence.decoder && token < tokenizer_->vocab_size()) {
+  if (sequence.decoder && has_text(token)) {
     sequence.emit(sequence.stop.push(sequence.decoder->push(token)));
     if (sequence.stop.stopped()) return FinishReason::stop;
   }
@@ -345,10 +385,16 @@ std::optional<FinishReason> Engine::accept(int64_t r, TokenId token) {
 void Engine::finish(int64_t r, FinishReason reason) {
   Row& row = rows_[r];
   const std::unique_ptr<Sequence> sequence = std::move(row.sequence);
+  heard_ -= sequence->is_heard();
   row.tokens.resize(model_rows_->length(r));
   if (sequence->decoder) {
     sequence->emit(sequence->stop.push(sequence->decoder->finish()));
     if (!sequence->stop.stopped()) sequence->emit(sequence->stop.finish());
+  } else if (tokenizer_ != nullptr) {
+    std::vector<TokenId> ids = sequence->result.ids;
+    if (reason == FinishReason::stop) ids.pop_back();
+    std::erase_if(ids, [&](TokenId token) { return !has_text(token); });
+    sequence->result.text = tokenizer_->decode(ids);
   }
   sequence->result.finish_reason = sequence->stop.stopped() ? FinishReason::stop : reason;
   if (sequence->request.on_finish) sequence->request.on_finish(std::move(sequence->result));

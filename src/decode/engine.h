@@ -133,8 +133,10 @@ class Engine {
 
   void check(const GenerationRequest& request) const;
   void admit();
-  // The free row whose tokens are the longest beginning of the prompt, else one that is free.
-  int64_t choose_row(const GenerationRequest& request) const;
+  // Of the free rows, of which there is one, that whose tokens are the longest beginning of the
+  // prompt, else the first.
+  std::vector<int64_t>::iterator choose_row(const GenerationRequest& request,
+                                            std::vector<int64_t>& free) const;
   // Reads the next chunk of each row's prompt, and draws the first token behind those that end.
   void prefill(const std::vector<int64_t>& rows);
   // Reads the last token of each row and guesses on what follows, and draws what does.
@@ -156,6 +158,14 @@ class Engine {
   std::vector<TokenId> read_and_draw(const std::vector<RowInput>& inputs,
                                      const std::vector<Draw>& draws);
   TokenId draw_one(const Draw& draw, std::span<const float> scores) const;
+  // What a pass made of a row's guesses.
+  struct Outcome {
+    int64_t right = 0;  // guesses that became tokens
+    std::optional<FinishReason> reason;
+  };
+  // Whether the tokenizer knows a token: a model's output matrix may be padded beyond its
+  // vocabulary.
+  bool has_text(TokenId token) const;
   // Appends a token that was drawn; what ends the sequence, if it does.
   std::optional<FinishReason> accept(int64_t row, TokenId token);
   void finish(int64_t row, FinishReason reason);
@@ -166,6 +176,7 @@ class Engine {
   std::unique_ptr<ModelRows> model_rows_;
   DraftLengths draft_lengths_;
   std::vector<Row> rows_;
+  int64_t heard_ = 0;  // sequences in rows whose text somebody hears as it grows
   std::deque<GenerationRequest> waiting_;
 };
 

@@ -33,7 +33,8 @@ class ModelDrafter : public Drafter {
         guess.push_back(drawn[n]);
         if (static_cast<int64_t>(guess.size()) == request.length) continue;
         held_[request.row].push_back(guess.back());
-        inputs.push_back({.row = request.row, .tokens = {guess.back()}, .drafts = 1, .scored = 1});
+        inputs.push_back(
+            {.row = request.row, .tokens = std::span(guess).last(1), .drafts = 1, .scored = 1});
         still.push_back(active[n]);
       }
       active = std::move(still);
@@ -80,8 +81,7 @@ class ModelDrafter : public Drafter {
         held.begin());
     const int64_t kept = rows_->take_back(request.row, shared) ? shared : 0;
     held.assign(request.tokens.begin(), request.tokens.end());
-    return {
-        .row = request.row, .tokens = {held.begin() + kept, held.end()}, .drafts = 0, .scored = 1};
+    return {.row = request.row, .tokens = std::span(held).subspan(kept), .drafts = 0, .scored = 1};
   }
 
   std::unique_ptr<ModelRows> rows_;

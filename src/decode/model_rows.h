@@ -17,10 +17,10 @@
 namespace mambify {
 
 // What one row reads in a pass. The last `drafts` tokens may be taken back; what follows the last
-// `scored` ones is scored.
+// `scored` ones is scored. The tokens are the caller's.
 struct RowInput {
   int64_t row = 0;
-  std::vector<TokenId> tokens;
+  std::span<const TokenId> tokens;
   int64_t drafts = 0;
   int64_t scored = 0;
 };

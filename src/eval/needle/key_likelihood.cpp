@@ -25,7 +25,7 @@ void read_prompts(ModelRows& rows, std::span<const NeedlePrompt> prompts) {
       const std::vector<TokenId>& ids = prompts[row].ids;
       const int64_t begin = rows.length(row);
       const int64_t end = std::min<int64_t>(std::ssize(ids) - 1, (begin / chunk + 1) * chunk);
-      if (begin < end) inputs.push_back({row, {ids.begin() + begin, ids.begin() + end}});
+      if (begin < end) inputs.push_back({row, std::span(ids).subspan(begin, end - begin)});
     }
     if (inputs.empty()) return;
     rows.read(inputs);
@@ -35,12 +35,13 @@ void read_prompts(ModelRows& rows, std::span<const NeedlePrompt> prompts) {
 // Nats of one key behind each prompt, the sum over its tokens; then as if it had not been read.
 std::vector<double> read_keys(ModelRows& rows, std::span<const NeedlePrompt> prompts,
                               const std::vector<std::vector<TokenId>>& keys) {
+  std::vector<std::vector<TokenId>> read(prompts.size());
   std::vector<RowInput> inputs;
   for (size_t i = 0; i < prompts.size(); ++i) {
-    RowInput input{static_cast<int64_t>(i), {prompts[i].ids.back()}};
-    input.tokens.insert(input.tokens.end(), keys[i].begin(), keys[i].end() - 1);
-    input.drafts = input.scored = std::ssize(input.tokens);
-    inputs.push_back(std::move(input));
+    read[i] = {prompts[i].ids.back()};
+    read[i].insert(read[i].end(), keys[i].begin(), keys[i].end() - 1);
+    const int64_t count = std::ssize(read[i]);
+    inputs.push_back({static_cast<int64_t>(i), read[i], /*drafts=*/count, /*scored=*/count});
   }
   const NextTokenScores scores = rows.read(inputs);
   std::vector<double> sums(prompts.size(), 0);
