@@ -10,16 +10,16 @@
 namespace mambify {
 namespace {
 
-// The template's text around a user's turn that opens a conversation.
+// The template's tokens around a user's turn that opens a conversation.
 struct UserTurnFrame {
-  explicit UserTurnFrame(const ChatTemplate& chat) {
+  UserTurnFrame(const ChatTemplate& chat, const Tokenizer& tokenizer) {
     const std::string placeholder = "\x01";
     const std::string text = chat.render({{"user", placeholder}}, /*add_generation_prompt=*/true);
     const size_t at = text.find(placeholder);
-    before = text.substr(0, at);
-    after = text.substr(at + placeholder.size());
+    before = tokenizer.encode(text.substr(0, at));
+    after = tokenizer.encode(text.substr(at + placeholder.size()));
   }
-  std::string before, after;
+  std::vector<TokenId> before, after;
 };
 
 // One conversation: where it stands and how it ended.
@@ -66,14 +66,14 @@ class Writer {
         prompts_(prompts),
         options_(options),
         once_(once || options.sampling.temperature == 0),
-        frame_(chat),
+        frame_(chat, tokenizer),
         turn_ends_(chat.turn_end_ids(tokenizer)),
         separator_(document_separator(tokenizer, options.plain_share)),
         // A prompt of a few tokens costs a pass over all weights, so several are read together.
         engine_(teacher, &tokenizer,
                 {.rows = options.rows,
                  .context = options.max_length,
-                 .min_prefill = std::max<int64_t>(options.rows / 8, 1),
+                 .min_prefill = std::clamp<int64_t>(options.rows / 8, 1, 128),
                  .packed = options.packed}) {}
 
   SynthesisResult write(const std::function<void(int64_t)>& on_progress) {
@@ -100,17 +100,27 @@ class Writer {
   }
 
  private:
-  // Starts conversations while rows are free and those that run are not expected to be enough.
-  // True when it started one.
+  // Starts conversations while rows are free and those that were started are not expected to be
+  // enough. True when it started one.
   bool launch() {
     bool launched = false;
     while (running_ < options_.rows && more_prompts()) {
-      const int64_t mean = finished_ > 0 ? finished_tokens_ / finished_ : options_.max_length / 2;
-      if (running_ > 0 && finished_tokens_ + running_ * mean >= options_.tokens) break;
+      if (running_ > 0 && is_enough()) break;
       start(static_cast<int64_t>(drafts_.size()));
       launched = true;
     }
     return launched;
+  }
+
+  // What those that are done have on average would be too little, as short ones are done first: the
+  // mean is that of the first ones, all of which are done, and at first half of what they may have.
+  bool is_enough() const {
+    constexpr double kGuesses = 16;  // conversations that this first guess is worth
+    const double guess = kGuesses * static_cast<double>(options_.max_length) / 2;
+    const double mean = (guess + static_cast<double>(result_.tokens)) /
+                        (kGuesses + static_cast<double>(collected_));
+    const auto started = static_cast<double>(drafts_.size());
+    return (started - std::sqrt(started)) * mean >= static_cast<double>(options_.tokens);
   }
 
   bool more_prompts() const {
@@ -150,14 +160,12 @@ class Writer {
 
   // The teacher writes the user's turn.
   void ask(int64_t number) {
-    GenerationRequest request = request_for(number, tokenizer_.encode(frame_.before));
-    const std::vector<TokenId> prompt = request.prompt;
-    request.on_finish = [this, number, prompt](const GenerationResult& turn) {
+    GenerationRequest request = request_for(number, frame_.before);
+    request.on_finish = [this, number](const GenerationResult& turn) {
       if (!take(number, "user", turn)) return;
-      std::vector<TokenId> ids = prompt;
+      std::vector<TokenId> ids = frame_.before;
       ids.insert(ids.end(), turn.ids.begin(), turn.ids.end() - 1);
-      const std::vector<TokenId> after = tokenizer_.encode(frame_.after);
-      ids.insert(ids.end(), after.begin(), after.end());
+      ids.insert(ids.end(), frame_.after.begin(), frame_.after.end());
       answer(number, std::move(ids));
     };
     engine_.submit(std::move(request));
