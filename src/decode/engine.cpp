@@ -365,7 +365,8 @@ std::optional<FinishReason> Engine::accept(int64_t r, TokenId token) {
   Row& row = rows_[r];
   Sequence& sequence = *row.sequence;
   const GenerationRequest& request = sequence.request;
-  sequence.prefilling = false;
+  // Written once: step() reads it of every row, which must not wait for another thread's write.
+  if (sequence.prefilling) sequence.prefilling = false;
   sequence.result.ids.push_back(token);
   row.tokens.push_back(token);
   if (std::ranges::find(request.stop_ids, token) != request.stop_ids.end()) {

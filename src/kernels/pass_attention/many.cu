@@ -1,7 +1,7 @@
-// A warp takes a key/value head of a sequence: it stores what is new, then keys and values go by,
-// tiles of 32 positions through shared memory of its own, while scores stay in registers. Nothing
-// waits for other warps, so that reads of many sequences are on their way at any time. Every sum is
-// that of split.cuh, and splits are put together as in parts.cuh.
+// A block of one warp takes a key/value head of a sequence: it stores what is new, then keys and
+// values go by, tiles of 32 positions through shared memory, while scores stay in registers.
+// Nothing waits for other warps, so that reads of many sequences are on their way at any time.
+// Every sum is that of split.cuh, and splits are put together as in parts.cuh.
 #include "kernels/pass_attention/block.cuh"
 #include "kernels/pass_attention/many.h"
 #include "kernels/pass_attention/registers.cuh"
@@ -9,16 +9,16 @@
 namespace mambify::kernels::attention {
 namespace {
 
-constexpr int kManyWarps = 4, kManyBlocks = 3;  // of a block; and blocks of a multiprocessor
-constexpr int kWidth = 64;                      // of a head
-constexpr int kRows = 8;                        // query heads of new tokens that a warp has at once
-constexpr int kTile = 32;                       // positions
+constexpr int kBlocks = 12;  // of a multiprocessor, a warp each: sequences differ in length
+constexpr int kWidth = 64;   // of a head
+constexpr int kRows = 8;     // query heads of new tokens that a warp has at once
+constexpr int kTile = 32;    // positions
 constexpr int kSplitTiles = kSplit / kTile;
 constexpr int kUnits = kWidth / 8;  // vectors of 16 bytes of a position
 constexpr int kTileVectors = kTile * kUnits;
 constexpr int kColumns = kWidth / 8;  // products' columns of 8 dimensions
 constexpr int kStages = 4;
-constexpr int kBytes = kManyWarps * kStages * kTileVectors * 16;
+constexpr int kBytes = kStages * kTileVectors * 16;
 static_assert(Sums<kWidth, 1>::kGroupKeys == kTile, "a tile is what one chain of products sums");
 
 // A head's tiles in the order of their use: of each split those of its keys, then those of its
@@ -27,10 +27,10 @@ class Tiles {
  public:
   // keys, values: of the first position; `length` of them exist.
   __device__ Tiles(const Bf16* keys, const Bf16* values, int length, uint4* stages)
-      : keys_(reinterpret_cast<const uint4*>(keys) + threadIdx.x % 32),
-        values_(reinterpret_cast<const uint4*>(values) + threadIdx.x % 32),
+      : keys_(reinterpret_cast<const uint4*>(keys) + threadIdx.x),
+        values_(reinterpret_cast<const uint4*>(values) + threadIdx.x),
         stages_(stages),
-        left_(length - threadIdx.x % 32 / kUnits) {}
+        left_(length - static_cast<int>(threadIdx.x) / kUnits) {}
 
   __device__ void begin(int end) {
     end_ = end;
@@ -42,7 +42,7 @@ class Tiles {
   __device__ void ask() {
     if (split_ < end_) {
       const uint4* from = (is_value_ ? values_ : keys_) + position_ * kUnits;
-      const int key = threadIdx.x % 32 / kUnits, unit = threadIdx.x % kUnits;
+      const int key = threadIdx.x / kUnits, unit = threadIdx.x % kUnits;
       uint4* to = stages_ + asked_ % kStages * kTileVectors + key * kUnits;
 #pragma unroll
       for (int i = 0; i < kTileVectors / 32; ++i) {
@@ -79,27 +79,24 @@ class Tiles {
 };
 
 // scale: of scores in base 2.
-__global__ void __launch_bounds__(kManyWarps * 32, kManyBlocks)
+__global__ void __launch_bounds__(32, kBlocks)
     attend_whole(const __grid_constant__ PassAttentionParams<Bf16> p, float scale) {
   extern __shared__ uint4 shared[];
   start_successor();
-  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, c = lane % 4;
+  const int lane = threadIdx.x, g = lane / 4, c = lane % 4;
   const auto kv_heads = static_cast<int>(p.kv_heads);
-  const int item = static_cast<int>(blockIdx.x) * kManyWarps + warp;
-  if (item >= p.n_sequences * kv_heads) return;
   wait_for_predecessor();
-  Block block{.sequence = read_sequence(p.sequences + item / kv_heads)};
+  Block block{.sequence = read_sequence(p.sequences + blockIdx.x / kv_heads)};
   if (block.sequence.tokens == 0) return;
   block.position = block.sequence.base + block.sequence.pending;
   block.begin = 0;
   block.first_token = 0;
-  block.kv_head = item % kv_heads;
+  block.kv_head = static_cast<int>(blockIdx.x) % kv_heads;
   block.group = static_cast<int>(p.heads) / kv_heads;
   block.head_dim = kWidth;
   const int64_t offset =
       (static_cast<int64_t>(block.sequence.row) * kv_heads + block.kv_head) * p.capacity * kWidth;
-  Tiles tiles(p.keys + offset, p.values + offset, block.length(),
-              shared + warp * kStages * kTileVectors);
+  Tiles tiles(p.keys + offset, p.values + offset, block.length(), shared);
 
   const int all_rows = block.sequence.tokens * block.group;
 #pragma unroll 1
@@ -206,7 +203,7 @@ bool takes_many(const PassAttentionParams<Bf16>& p) {
     int device = 0, count = 0;
     check_cuda(cudaGetDevice(&device));
     check_cuda(cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, device));
-    return count * int64_t{kManyWarps * kManyBlocks};
+    return int64_t{count} * kBlocks;
   }();
   return p.head_dim == kWidth && p.splits <= kAttentionGroup && p.n_sequences * p.kv_heads >= warps;
 }
@@ -215,9 +212,8 @@ void attend_many(const PassAttentionParams<Bf16>& p, CudaStream stream) {
   check_cuda(
       cudaFuncSetAttribute(attend_whole, cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes));
   constexpr float kLog2E = 1.44269504088896341f;
-  const int64_t blocks = (p.n_sequences * p.kv_heads + kManyWarps - 1) / kManyWarps;
-  launch(attend_whole, dim3(static_cast<unsigned>(blocks)), dim3(kManyWarps * 32), kBytes, stream,
-         p, p.scale * kLog2E);
+  launch(attend_whole, dim3(static_cast<unsigned>(p.n_sequences * p.kv_heads)), dim3(32), kBytes,
+         stream, p, p.scale * kLog2E);
 }
 
 }  // namespace mambify::kernels::attention
