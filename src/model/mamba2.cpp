@@ -29,9 +29,8 @@ at::Tensor gate_and_norm(const Mamba2Config& sizes, const Mamba2& mixer, const a
 at::Tensor forward(const ModelConfig& config, const Mamba2& mixer, const at::Tensor& u,
                    const Context& context, MixerState* state) {
   const Mamba2Config& sizes = config.mamba2;
-  const auto projected = project(context.packed, u, mixer.in_proj)
-                             .split_with_sizes({sizes.d_inner(), sizes.recurrent_inputs()},
-                                               /*dim=*/1);
+  const std::vector<at::Tensor> projected =
+      project_parts(context.packed, u, mixer.in_proj, {sizes.d_inner(), sizes.recurrent_inputs()});
   at::Tensor inputs = projected[1];
   at::Tensor window, ssm_state;
   if (state != nullptr) {

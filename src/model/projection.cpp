@@ -4,7 +4,9 @@
 #include <ATen/ops/cat.h>
 #include <ATen/ops/constant_pad_nd.h>
 #include <ATen/ops/linear.h>
+#include <ATen/ops/zeros.h>
 
+#include <numeric>
 #include <set>
 #include <utility>
 
@@ -97,12 +99,32 @@ int64_t PackedWeights::native_bytes() const {
 namespace {
 
 // On tensor cores, rows of an odd number of outputs would be written two bytes at a time, which
-// makes the product several times as slow.
-at::Tensor aligned_linear(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias) {
+// makes the product several times as slow: such rows get so many zeros at their end.
+int64_t missing_outputs(int64_t outputs) {
   constexpr int64_t kAlignment = 8;
-  const int64_t outputs = weight.size(0), missing = -outputs & (kAlignment - 1);
+  return -outputs & (kAlignment - 1);
+}
+
+at::Tensor aligned_linear(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias) {
+  const int64_t outputs = weight.size(0), missing = missing_outputs(outputs);
   if (missing == 0 || bias.defined()) return at::linear(x, weight, bias);
   return at::linear(x, at::constant_pad_nd(weight, {0, 0, 0, missing})).narrow(1, 0, outputs);
+}
+
+// x times the weights, one below the other, in parts of so many columns. The zeros are a part, too:
+// the gradient of leaving them out afterwards would be a copy of all the others.
+std::vector<at::Tensor> aligned_parts(const at::Tensor& x, std::vector<at::Tensor> weights,
+                                      std::vector<int64_t> sizes) {
+  const size_t count = sizes.size();
+  const int64_t missing = missing_outputs(std::accumulate(sizes.begin(), sizes.end(), int64_t{0}));
+  if (missing > 0) {
+    weights.push_back(at::zeros({missing, x.size(1)}, weights.front().options()));
+    sizes.push_back(missing);
+  }
+  const at::Tensor rows = weights.size() == 1 ? weights.front() : at::cat(weights);
+  auto parts = at::linear(x, rows).split_with_sizes(sizes, /*dim=*/1);
+  parts.resize(count);
+  return parts;
 }
 
 }  // namespace
@@ -126,11 +148,19 @@ std::vector<at::Tensor> project_group(const PackedWeights* packed, const at::Ten
   }
   if (x.is_cuda() && weights.size() > 1) {
     // Narrow products leave most of a GPU idle; the copy of the weights is small beside them.
-    return aligned_linear(x, at::cat(weights), /*bias=*/{}).split_with_sizes(sizes, /*dim=*/1);
+    return aligned_parts(x, weights, sizes);
   }
   std::vector<at::Tensor> products;
   for (const at::Tensor& weight : weights) products.push_back(at::linear(x, weight));
   return products;
+}
+
+std::vector<at::Tensor> project_parts(const PackedWeights* packed, const at::Tensor& x,
+                                      const at::Tensor& weight, const std::vector<int64_t>& sizes) {
+  if (x.is_cuda() && (packed == nullptr || packed->find(weight) == nullptr)) {
+    return aligned_parts(x, {weight}, sizes);
+  }
+  return project(packed, x, weight).split_with_sizes(sizes, /*dim=*/1);
 }
 
 std::vector<at::Tensor> input_projections(const Attention& mixer) {

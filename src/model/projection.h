@@ -54,6 +54,9 @@ at::Tensor project(const PackedWeights* packed, const at::Tensor& x, const at::T
 // x weight^T for each matrix of a group, which is packed as one when it is packed.
 std::vector<at::Tensor> project_group(const PackedWeights* packed, const at::Tensor& x,
                                       const std::vector<at::Tensor>& weights);
+// x weight^T in parts of so many columns; sizes: their sum is the matrix's outputs.
+std::vector<at::Tensor> project_parts(const PackedWeights* packed, const at::Tensor& x,
+                                      const at::Tensor& weight, const std::vector<int64_t>& sizes);
 
 // The groups of mixers and of a block's MLP: what a forward pass calls project_group with.
 std::vector<at::Tensor> input_projections(const Attention& mixer);  // q, k, v

@@ -21,7 +21,7 @@ struct Shape {
 constexpr Shape kShapes[] = {{12, 5, 3, 6},   {64, 16, 2, 4}, {160, 16, 1, 10}, {128, 16, 1, 1},
                              {48, 9, 1, 3},   {70, 9, 1, 2},  {7, 13, 1, 1},    {64, 64, 1, 1},
                              {192, 64, 1, 3}, {12, 40, 1, 3}, {256, 128, 1, 2}, {10, 40, 1, 5},
-                             {576, 64, 3, 9}};
+                             {576, 64, 3, 9}, {48, 64, 1, 2}, {100, 64, 1, 1}};
 
 Input<float> negative_exponentials(int64_t count, uint64_t seed) {
   std::vector<float> values = random_values<float>(count, seed);
@@ -154,9 +154,13 @@ TYPED_TEST(CudaSelectiveScan, MatchesItsDefinitionAtEveryLength) {
 TYPED_TEST(CudaSelectiveScan, MatchesItsDefinitionOnPackedDocuments) {
   for (const Shape& shape : kShapes) {
     for (const bool optional : {false, true}) {
-      SCOPED_TRACE(::testing::Message()
-                   << shape.channels << " channels, " << shape.d_state << " states");
-      expect_close_to_definition<TypeParam>({shape, {0, 0, 1, 9, 9, 40, 72, 105, 300}, optional});
+      // Rows that cannot, and rows that can be read several elements at a time.
+      for (const int64_t gap : {6, 8}) {
+        SCOPED_TRACE(::testing::Message() << shape.channels << " channels, " << shape.d_state
+                                          << " states, rows longer by " << gap);
+        expect_close_to_definition<TypeParam>(
+            {shape, {0, 0, 1, 9, 9, 40, 72, 105, 300}, optional, gap});
+      }
     }
   }
 }

@@ -10,37 +10,49 @@ template <typename T, typename L>
 __global__ void __launch_bounds__(L::kThreads)
     forward(SelectiveScanCudaParams<T> p, Division division) {
   extern __shared__ float4 memory[];
-  constexpr int kTile = L::kTile, kChannels = L::kChannels;
+  constexpr int kTile = L::kTile, kChannels = L::kChannels, kSums = kPart * kChannels;
   float* dt_tile = reinterpret_cast<float*>(memory);
-  float* x_tile = dt_tile + kChunk * kTile;  // y takes its place
-  float* B_tile = x_tile + kChunk * kTile;
-  float* C_tile = B_tile + division.b.slots * kChunk * division.state_stride;
+  float* u_tile = dt_tile + kChunk * kTile;
+  float* skip_tile = u_tile + kChunk * kTile;  // D x
+  float* B_tile = skip_tile + kChunk * kTile;
+  float* C_tile = B_tile + division.b.slots * kChunk * L::kWidth;
   const Thread<L> at(p.channels);
   const int document = blockIdx.y, begin = p.starts[document], end = p.starts[document + 1];
-  const int d_state = static_cast<int>(p.d_state), state_stride = division.state_stride;
+  const auto d_state = static_cast<int>(p.d_state);
+  // Within a chunk, addresses need no more than 32 bits.
+  const auto x_stride = static_cast<int>(p.x_stride), dt_stride = static_cast<int>(p.dt_stride),
+             b_stride = static_cast<int>(p.b_stride), c_stride = static_cast<int>(p.c_stride);
   const int64_t first = at.first_of_block;
+  const float* B_rows = B_tile + at.slot(division.b) * kChunk * L::kWidth + at.first_state;
+  const float* C_rows = C_tile + at.slot(division.c) * kChunk * L::kWidth + at.first_state;
 
-  float A[kChannels][kStates], h[kChannels][kStates] = {}, skip[kChannels];
+  float A[kChannels][kStates], h[kChannels][kStates] = {};
   load_A(p, at, A);
-#pragma unroll
-  for (int c = 0; c < kChannels; ++c) {
-    // One of a channel's lanes adds it.
-    const bool adds = p.D && at.works() && at.first_state == 0;
-    skip[c] = adds ? p.D[first + at.column + c] : 0.0f;
-  }
   int64_t checkpoint = first_checkpoint(p.starts, document);
   for (int t0 = begin; t0 < end; t0 += kChunk, ++checkpoint) {
     const int steps = min(kChunk, end - t0);
+    const T* x_rows = p.x + t0 * p.x_stride + first;
+    const T* dt_rows = p.dt + t0 * p.dt_stride + first;
     __syncthreads();
-    stage_channels<L>(
-        p.dt + t0 * p.dt_stride + first, p.dt_stride, steps, at.channels, dt_tile,
-        [&](float v, int c) { return softplus_of(v + (p.dt_bias ? p.dt_bias[first + c] : 0.0f)); });
-    stage_channels<L>(p.x + t0 * p.x_stride + first, p.x_stride, steps, at.channels, x_tile,
-                      [](float v, int) { return v; });
-    stage_states<L>(p.B + t0 * p.b_stride, p.b_stride, steps, d_state, state_stride, division.b,
-                    at.first_of_block, at.channels, B_tile);
-    stage_states<L>(p.C + t0 * p.c_stride, p.c_stride, steps, d_state, state_stride, division.c,
-                    at.first_of_block, at.channels, C_tile);
+    each_four<L>(steps, at.channels, [&](int k, int c, int count) {
+      const bool in_one = division.channels_in_fours;
+      const Elements<4> x = load_four(x_rows + k * x_stride + c, count, in_one),
+                        dt = steps_of(p, dt_rows + k * dt_stride + c, at.first_of_block + c, count,
+                                      in_one);
+      Elements<4> u, skipped;
+#pragma unroll
+      for (int i = 0; i < 4; ++i) {
+        u[i] = dt[i] * x[i];
+        skipped[i] = p.D && i < count ? p.D[first + c + i] * x[i] : 0.0f;
+      }
+      store_elements(dt, dt_tile + k * kTile + c);
+      store_elements(u, u_tile + k * kTile + c);
+      store_elements(skipped, skip_tile + k * kTile + c);
+    });
+    stage_states<L>(p.B + t0 * p.b_stride, b_stride, steps, d_state, division.b, at.first_of_block,
+                    at.channels, division.states_in_fours, B_tile);
+    stage_states<L>(p.C + t0 * p.c_stride, c_stride, steps, d_state, division.c, at.first_of_block,
+                    at.channels, division.states_in_fours, C_tile);
     if (p.checkpoints && at.works()) {
 #pragma unroll
       for (int c = 0; c < kChannels; ++c) {
@@ -52,33 +64,29 @@ __global__ void __launch_bounds__(L::kThreads)
       }
     }
     __syncthreads();
-    const float* B_row = B_tile + at.slot(division.b) * kChunk * state_stride;
-    const float* C_row = C_tile + at.slot(division.c) * kChunk * state_stride;
-    for (int k = 0; k < steps; ++k, B_row += state_stride, C_row += state_stride) {
-      const float4 B = states_at(B_row, at.first_state, state_stride);
-      const float4 C = states_at(C_row, at.first_state, state_stride);
-      float dt[kChannels], x[kChannels], y[kChannels];
+    for (int part = 0; part < steps; part += kPart) {
+      float y[kSums];
 #pragma unroll
-      for (int c = 0; c < kChannels; ++c) {
-        dt[c] = dt_tile[k * kTile + at.column + c];
-        x[c] = x_tile[k * kTile + at.column + c];
-      }
-      advance(h, A, dt, x, B);
+      for (int k = 0; k < kPart; ++k) {
+        float dt[kChannels], u[kChannels], B[kStates], C[kStates];
+        load_floats(dt_tile + (part + k) * kTile + at.column, dt);
+        load_floats(u_tile + (part + k) * kTile + at.column, u);
+        load_floats(B_rows + (part + k) * L::kWidth, B);
+        load_floats(C_rows + (part + k) * L::kWidth, C);
+        advance(h, A, dt, u, B);
 #pragma unroll
-      for (int c = 0; c < kChannels; ++c) {
-        y[c] = skip[c] * x[c] + h[c][0] * C.x + h[c][1] * C.y + h[c][2] * C.z + h[c][3] * C.w;
+        for (int c = 0; c < kChannels; ++c) {
+          y[k * kChannels + c] = h[c][0] * C[0] + h[c][1] * C[1] + h[c][2] * C[2] + h[c][3] * C[3];
+        }
       }
-      // Every lane of a channel has read its x before any of them has the sum.
-      const int which = scatter_sums<kChannels, 1, L::kLanes>(y, at.lane);
+      const int which = scatter_sums<kSums, 1, L::kLanes>(y, at.lane);
 #pragma unroll
-      for (int i = 0; i < kLeft<kChannels, 1, L::kLanes>; ++i) {
-        x_tile[k * kTile + at.column + which + i] = y[i];
+      for (int i = 0; i < kLeft<kSums, 1, L::kLanes>; ++i) {
+        const int k = part + (which + i) / kChannels, c = at.column + (which + i) % kChannels;
+        if (k < steps && at.works()) {
+          p.y[(t0 + k) * p.channels + first + c] = rounded<T>(y[i] + skip_tile[k * kTile + c]);
+        }
       }
-    }
-    __syncthreads();
-    for (int i = threadIdx.x; i < steps * kTile; i += L::kThreads) {
-      const int c = i % kTile;
-      if (c < at.channels) p.y[(t0 + i / kTile) * p.channels + first + c] = rounded<T>(x_tile[i]);
     }
   }
 }
@@ -89,10 +97,10 @@ template <typename T>
 void selective_scan_forward_cuda(const SelectiveScanCudaParams<T>& p, CudaStream stream) {
   check(p);
   if (p.tokens == 0) return;
-  with_layout(p, [&]<typename L>() {
+  with_layout<Layout<4, 2, 4>, Layout<16, 4, 4>>(p, [&]<typename L>() {
     const Division division = division_of<L>(p);
     const int64_t floats =
-        kChunk * (2 * L::kTile + (division.b.slots + division.c.slots) * division.state_stride);
+        kChunk * (3 * L::kTile + (division.b.slots + division.c.slots) * L::kWidth);
     const dim3 grid(static_cast<unsigned>((p.channels + L::kTile - 1) / L::kTile),
                     static_cast<unsigned>(p.documents));
     start(forward<T, L>, grid, L::kThreads, floats, stream, p, division);

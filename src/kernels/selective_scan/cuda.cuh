@@ -3,7 +3,8 @@
 // A block takes a document and some channels, a warp some of these. Its lanes are a grid: kLanes of
 // them share a channel's states, kStates each, the others are further channels, kChannels each. A
 // chunk of tokens is brought to shared memory in fp32 at a time, where step sizes are already what
-// softplus makes of them.
+// softplus makes of them. What is behind a document's last token is zeros, which change no state.
+// Within a chunk, threads take parts of kPart tokens, whose sums over lanes they form together.
 #pragma once
 
 #include <algorithm>
@@ -16,16 +17,16 @@ namespace mambify::kernels::scan {
 
 inline constexpr int kStates = 4;
 inline constexpr int kChunk = static_cast<int>(kCheckpointInterval);
-inline constexpr int kMostWarps = 8;
+inline constexpr int kPart = 4, kParts = kChunk / kPart;
 
-template <int kLanes_, int kChannels_>
+template <int kLanes_, int kChannels_, int kWarps_>
 struct Layout {
-  static constexpr int kLanes = kLanes_, kChannels = kChannels_;
+  static constexpr int kLanes = kLanes_, kChannels = kChannels_, kWarps = kWarps_;
+  static constexpr int kThreads = 32 * kWarps;
   static constexpr int kColumns = 32 / kLanes;                // lanes that differ in channels
   static constexpr int kWarpChannels = kColumns * kChannels;  // neighbours, in one group
-  static constexpr int kWarps = kLanes <= 4 && kChannels > 1 ? 4 : kMostWarps;
-  static constexpr int kThreads = 32 * kWarps;
-  static constexpr int kTile = kWarps * kWarpChannels;  // channels of a block
+  static constexpr int kTile = kWarps * kWarpChannels;        // channels of a block
+  static constexpr int kWidth = kLanes * kStates;  // of a token's states where they are staged
 };
 
 // Where the groups of B, or of C, are: one for all warps of a block, or one for each.
@@ -35,7 +36,8 @@ struct Groups {
 };
 struct Division {
   Groups b, c;
-  int state_stride = 0;  // of a token's states in shared memory: a multiple of kStates
+  bool channels_in_fours = false;  // x and dt, and B and C, can be read four elements at a time
+  bool states_in_fours = false;
 };
 
 template <typename L, typename T>
@@ -44,8 +46,12 @@ Division division_of(const SelectiveScanCudaParams<T>& p) {
     const auto width = static_cast<int>(p.channels / count);
     return Groups{width, count == 1 || width % L::kTile == 0 ? 1 : L::kWarps};
   };
-  const auto d_state = static_cast<int>(p.d_state);
-  return {groups(p.b_groups), groups(p.c_groups), (d_state + kStates - 1) / kStates * kStates};
+  return {.b = groups(p.b_groups),
+          .c = groups(p.c_groups),
+          .channels_in_fours = p.channels % 4 == 0 && in_vectors(p.x, p.x_stride, 4) &&
+                               in_vectors(p.dt, p.dt_stride, 4),
+          .states_in_fours = p.d_state % 4 == 0 && in_vectors(p.B, p.b_stride, 4) &&
+                             in_vectors(p.C, p.c_stride, 4)};
 }
 
 // The first checkpoint of a document; those of its predecessors are at most as many.
@@ -70,39 +76,65 @@ __device__ inline float softplus_of(float x) {
   return fmaxf(x, 0.0f) + 2.0f * s * p;
 }
 
-// Rows [steps, channels of the tile] to shared memory: target[k * kTile + c] = f(value, channel),
-// 0 behind the last channel.
-template <typename L, typename T, typename F>
-__device__ inline void stage_channels(const T* rows, int64_t stride, int steps, int channels,
-                                      float* target, const F& f) {
-#pragma unroll 4
-  for (int i = threadIdx.x; i < steps * L::kTile; i += L::kThreads) {
-    const int c = i % L::kTile;
-    target[i] = c < channels ? f(as_float(rows[i / L::kTile * stride + c]), c) : 0.0f;
+// Four elements, of which `count` exist; the others are zeros.
+template <typename T>
+__device__ inline Elements<4> load_four(const T* from, int count, bool in_one) {
+  if (in_one && count > 0) return load_elements<4>(from);
+  Elements<4> values{};
+#pragma unroll
+  for (int i = 0; i < 4; ++i) {
+    if (i < count) values[i] = as_float(from[i]);
+  }
+  return values;
+}
+
+template <typename T>
+__device__ inline void store_four(const Elements<4>& values, T* to, int count, bool in_one) {
+  if (in_one && count > 0) return store_elements(values, to);
+#pragma unroll
+  for (int i = 0; i < 4; ++i) {
+    if (i < count) to[i] = rounded<T>(values[i]);
   }
 }
 
-// B or C of some tokens to shared memory: target[slot][k][state_stride].
+// Calls f(k, c, count) for each four places from (k, c) on of a chunk's [kChunk, kTile], some in
+// each thread; `count` of them are of tokens and channels that exist.
+template <typename L, typename F>
+__device__ inline void each_four(int steps, int channels, const F& f) {
+  static_assert(L::kTile % 4 == 0);
+  constexpr int kFours = L::kTile / 4;
+#pragma unroll 2
+  for (int i = threadIdx.x; i < kChunk * kFours; i += L::kThreads) {
+    const int k = i / kFours, c = i % kFours * 4;
+    f(k, c, k < steps ? min(4, channels - c) : 0);
+  }
+}
+
+// B or C of some tokens to shared memory: target[slot][kChunk][kWidth].
 template <typename L, typename T>
-__device__ inline void stage_states(const T* rows, int64_t stride, int steps, int d_state,
-                                    int state_stride, const Groups& groups, int first_channel,
-                                    int channels, float* target) {
+__device__ inline void stage_states(const T* rows, int stride, int steps, int d_state,
+                                    const Groups& groups, int first_channel, int channels,
+                                    bool in_fours, float* target) {
+  constexpr int kFours = L::kWidth / 4;
   for (int slot = 0; slot < groups.slots; ++slot) {
     const int channel = min(slot * L::kWarpChannels, channels - 1);
-    const T* group =
-        rows + static_cast<int64_t>((first_channel + channel) / groups.width) * d_state;
-    float* place = target + slot * kChunk * state_stride;
+    const T* group = rows + (first_channel + channel) / groups.width * d_state;
+    float* place = target + slot * kChunk * L::kWidth;
 #pragma unroll 4
-    for (int i = threadIdx.x; i < steps * state_stride; i += L::kThreads) {
-      const int k = i / state_stride, n = i - k * state_stride;
-      place[i] = n < d_state ? as_float(group[k * stride + n]) : 0.0f;
+    for (int i = threadIdx.x; i < kChunk * kFours; i += L::kThreads) {
+      const int k = i / kFours, n = i % kFours * 4;
+      store_elements(load_four(group + k * stride + n, k < steps ? d_state - n : 0, in_fours),
+                     place + i * 4);
     }
   }
 }
 
-// kStates numbers of a row of shared memory; zeros behind its end.
-__device__ inline float4 states_at(const float* row, int n, int end) {
-  return n < end ? *reinterpret_cast<const float4*>(row + n) : make_float4(0, 0, 0, 0);
+// kCount numbers in a row, their address a multiple of their bytes.
+template <int kCount>
+__device__ inline void load_floats(const float* from, float (&to)[kCount]) {
+  const Elements<kCount> values = load_elements<kCount>(from);
+#pragma unroll
+  for (int i = 0; i < kCount; ++i) to[i] = values[i];
 }
 
 // Sums each of v[0 .. kValues) over the lanes whose numbers differ in the bits from kLow to below
@@ -165,31 +197,45 @@ __device__ inline void load_A(const SelectiveScanCudaParams<T>& p, const Thread<
   }
 }
 
-// One step of the states: h = exp(dt A) h + dt x B, where A is times log2(e).
+// Step sizes as softplus makes them, from four raw ones.
+template <typename T>
+__device__ inline Elements<4> steps_of(const SelectiveScanCudaParams<T>& p, const T* raw,
+                                       int channel, int count, bool in_one) {
+  Elements<4> dt = load_four(raw, count, in_one);
+#pragma unroll
+  for (int i = 0; i < 4; ++i) {
+    const float bias = p.dt_bias && i < count ? p.dt_bias[channel + i] : 0.0f;
+    dt[i] = i < count ? softplus_of(dt[i] + bias) : 0.0f;
+  }
+  return dt;
+}
+
+// One step of the states, h = exp(dt A) h + u B, where A is times log2(e) and u is dt x.
 template <int kChannels>
 __device__ inline void advance(float (&h)[kChannels][kStates], const float (&A)[kChannels][kStates],
-                               const float* dt, const float* x, const float4& B) {
-  const float b[kStates] = {B.x, B.y, B.z, B.w};
+                               const float (&dt)[kChannels], const float (&u)[kChannels],
+                               const float (&B)[kStates]) {
 #pragma unroll
   for (int c = 0; c < kChannels; ++c) {
-    const float u = dt[c] * x[c];
 #pragma unroll
-    for (int i = 0; i < kStates; ++i) h[c][i] = fast_exp2(dt[c] * A[c][i]) * h[c][i] + u * b[i];
+    for (int i = 0; i < kStates; ++i) h[c][i] = fast_exp2(dt[c] * A[c][i]) * h[c][i] + u[c] * B[i];
   }
 }
 
-// Calls f.template operator()<Layout>() with the layout for these sizes: lanes for the states, and
-// as many channels a warp as the groups allow.
-template <typename T, typename F>
+// Calls f.template operator()<Layout>() with the layout for these sizes: that for up to 16 states,
+// or that for up to 64, where the groups have as many channels as a warp takes.
+template <typename Layout16, typename Layout64, typename T, typename F>
 void with_layout(const SelectiveScanCudaParams<T>& p, const F& f) {
   const int64_t b_width = p.channels / p.b_groups, c_width = p.channels / p.c_groups;
-  const auto fits = [&](int64_t warp_channels) {
-    return b_width % warp_channels == 0 && c_width % warp_channels == 0;
+  const auto fits = [&]<typename L>(L) {
+    return p.d_state <= L::kWidth && b_width % L::kWarpChannels == 0 &&
+           c_width % L::kWarpChannels == 0;
   };
-  if (p.d_state <= 16 && fits(16)) return f.template operator()<Layout<4, 2>>();
-  if (p.d_state <= 64 && fits(4)) return f.template operator()<Layout<16, 2>>();
-  if (fits(2)) return f.template operator()<Layout<32, 2>>();
-  return f.template operator()<Layout<32, 1>>();
+  using Layout128 = Layout<32, 4, 4>;
+  if (fits(Layout16())) return f.template operator()<Layout16>();
+  if (fits(Layout64())) return f.template operator()<Layout64>();
+  if (fits(Layout128())) return f.template operator()<Layout128>();
+  return f.template operator()<Layout<32, 1, 4>>();
 }
 
 // Throws Error when the sizes do not fit.
