@@ -204,6 +204,31 @@ TEST_F(EngineText, AnEndTokenEndsTheSequenceAndIsNotText) {
   EXPECT_EQ(result.finish_reason, FinishReason::stop);
 }
 
+TEST_F(EngineText, IsTheSameWhoeverHearsItAndHoweverManyAreWritten) {
+  const GenerationResult alone = generate_alone(model_, &tokenizer_, wordy_request());
+  GenerationRequest request = wordy_request();
+  request.stop_ids = {alone.ids[20]};
+  const GenerationResult ended = generate_alone(model_, &tokenizer_, request);
+  // More than one thread takes what is drawn of, unless somebody hears it.
+  constexpr size_t kRows = 100;
+  for (const bool is_heard : {false, true}) {
+    std::vector<GenerationRequest> requests(kRows, wordy_request());
+    for (size_t i = 0; i < kRows; i += 3) requests[i].stop_ids = request.stop_ids;
+    for (size_t i = 0; i < kRows; i += 5) requests[i].stop = {"never to be seen"};
+    std::string streamed;
+    if (is_heard) requests[7].on_text = [&](std::string_view text) { streamed += text; };
+    Engine engine(model_, &tokenizer_, {.rows = kRows, .context = 512});
+    const std::vector<GenerationResult> results = generate(engine, std::move(requests));
+    for (size_t i = 0; i < kRows; ++i) {
+      const GenerationResult& expected = i % 3 == 0 ? ended : alone;
+      EXPECT_EQ(results[i].text, expected.text) << i;
+      EXPECT_EQ(results[i].ids, expected.ids) << i;
+      EXPECT_EQ(results[i].finish_reason, expected.finish_reason) << i;
+    }
+    EXPECT_EQ(streamed, is_heard ? alone.text : "");
+  }
+}
+
 TEST_F(EngineText, AFullContextEndsTheSequence) {
   GenerationRequest request = wordy_request();
   const GenerationResult result = generate_alone(model_, &tokenizer_, request, {.context = 30});
