@@ -20,21 +20,53 @@ struct Register {  // typedef: GCC ignores the attribute in a `using` that depen
   typedef uint32_t Words __attribute__((vector_size(kWidth * sizeof(uint32_t))));
   typedef int32_t Integers __attribute__((vector_size(kWidth * sizeof(int32_t))));
   typedef uint16_t Halves __attribute__((vector_size(kWidth * sizeof(uint16_t))));
+  // As they lie in memory, at any place.
+  typedef float FloatsThere
+      __attribute__((vector_size(kWidth * sizeof(float)), aligned(4), may_alias));
+  typedef uint32_t WordsThere
+      __attribute__((vector_size(kWidth * sizeof(uint32_t)), aligned(4), may_alias));
 };
 
-// kWidth neighbours. Written out because compilers mix the two widths of Bf16 and float in ways
-// that cost more than the sums.
+// kWidth neighbours. Not by memcpy: where an array receives them, GCC copies halves, and a
+// processor waits before it reads what two stores wrote. Bf16 is written out because compilers mix
+// its width with that of float in ways that cost more than the sums.
 template <int64_t kWidth>
 MAMBIFY_INLINE void load_register(const float* x, typename Register<kWidth>::Floats& floats) {
-  std::memcpy(&floats, x, sizeof(floats));
+  floats = *reinterpret_cast<const typename Register<kWidth>::FloatsThere*>(x);
+}
+template <int64_t kWidth>
+MAMBIFY_INLINE void load_register(const uint32_t* x, typename Register<kWidth>::Words& words) {
+  words = *reinterpret_cast<const typename Register<kWidth>::WordsThere*>(x);
 }
 template <int64_t kWidth>
 MAMBIFY_INLINE void load_register(const Bf16* x, typename Register<kWidth>::Floats& floats) {
   using Words = typename Register<kWidth>::Words;
   typename Register<kWidth>::Halves bits;
   std::memcpy(&bits, x, sizeof(bits));
-  const Words shifted = __builtin_convertvector(bits, Words) << 16;
-  std::memcpy(&floats, &shifted, sizeof(floats));
+  Words words;
+#if defined(__x86_64__) && !defined(__clang__)
+  if constexpr (kWidth == 8) {  // GCC converts halves and joins them
+    asm("vpmovzxwd %1, %0" : "=x"(words) : "m"(bits));
+  } else
+#endif
+  {
+    words = __builtin_convertvector(bits, Words);
+  }
+  floats = reinterpret_cast<typename Register<kWidth>::Floats>(words << 16);
+}
+template <int64_t kWidth>
+MAMBIFY_INLINE void store_register(const typename Register<kWidth>::Floats& floats, float* y) {
+  *reinterpret_cast<typename Register<kWidth>::FloatsThere*>(y) = floats;
+}
+
+// Keeps compilers from contracting a product with a sum: it is rounded by itself.
+template <typename Floats>
+MAMBIFY_INLINE void keep_rounded(Floats& product) {
+#if defined(__x86_64__) && !defined(__clang__)
+  asm("" : "+v"(product));
+#else  // Clang wants to know here that the instruction set has such registers
+  asm("" : "+m"(product));
+#endif
 }
 
 // Adds the lanes up as a tree. An `omp simd reduction`, which adds them one after the other, takes

@@ -1,6 +1,5 @@
 #include <algorithm>
 #include <cstdint>
-#include <cstring>
 #include <limits>
 #include <vector>
 
@@ -35,7 +34,7 @@ MAMBIFY_INLINE float dot(const float* q, const T* key, int64_t width) {
     }
   }
   float lanes[kLanes];
-  std::memcpy(lanes, sums, sizeof(sums));
+  for (int64_t r = 0; r < kRegisters; ++r) store_register<kWidth>(sums[r], lanes + r * kWidth);
   for (int64_t lane = 0; i < width; ++i, ++lane) lanes[lane] += q[i] * to_float(key[i]);
   return sum_lanes(lanes);
 }
@@ -55,7 +54,7 @@ MAMBIFY_INLINE void add_values(const T* values, int64_t positions, int64_t width
       sums[i] += weights[t] * value;
     }
   }
-  std::memcpy(y, sums, sizeof(sums));
+  for (int64_t i = 0; i < kCount; ++i) store_register<kWidth>(sums[i], y + i * kWidth);
 }
 
 // One query head over one block. Its output so far, y, is relative to exp(running.largest).

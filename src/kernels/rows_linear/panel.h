@@ -2,7 +2,6 @@
 #pragma once
 
 #include <cstdint>
-#include <cstring>
 
 #include "kernels/lanes.h"
 #include "kernels/rows_linear/params.h"
@@ -38,14 +37,9 @@ MAMBIFY_INLINE void load_pair(const float* packed, int64_t pair, Floats<kWidth> 
 template <int64_t kWidth>
 MAMBIFY_INLINE void load_pair(const Bf16* packed, int64_t pair, Floats<kWidth> (&floats)[2]) {
   typename Register<kWidth>::Words words;
-  std::memcpy(&words, packed + 2 * pair * kWidth, sizeof(words));
+  load_register<kWidth>(reinterpret_cast<const uint32_t*>(packed + 2 * pair * kWidth), words);
   floats[0] = reinterpret_cast<Floats<kWidth>>(words << 16);
   floats[1] = reinterpret_cast<Floats<kWidth>>(words & 0xffff0000u);
-}
-
-template <int64_t kWidth>
-MAMBIFY_INLINE void store_register(const Floats<kWidth>& floats, float* y) {
-  std::memcpy(y, &floats, sizeof(floats));
 }
 
 // A panel's sums to where the outputs are that it has.
