@@ -3,31 +3,10 @@
 
 #include "kernels/aligned.h"
 #include "kernels/parallel.h"
-#include "kernels/rows_linear/grid.h"
-#include "kernels/rows_linear/panel.h"
+#include "kernels/rows_linear/tiles.h"
 
 namespace mambify::kernels {
 namespace {
-
-// Inputs of which a panel's weights stay in the first-level cache while all rows pass.
-template <typename Weight>
-constexpr int64_t kInputBlock = (int64_t{16} << 10) /
-                                (kPanel * static_cast<int64_t>(sizeof(Weight)));
-template <>
-constexpr int64_t kInputBlock<Grid4Group> = 2 * kGroup;
-template <>
-constexpr int64_t kInputBlock<Grid8Group> = 2 * kGroup;
-
-// Asks for the memory that is multiplied soon, and the outer cache for what is a while later: with
-// the first alone several rows, which take longer over each weight, fall behind the memory.
-MAMBIFY_INLINE void prefetch_behind(const void* weights, size_t bytes) {
-  constexpr int64_t kNear = 4096, kFar = 12288;
-  for (size_t line = 0; line < bytes; line += 64) {
-    const char* first = static_cast<const char*>(weights) + line;
-    __builtin_prefetch(first + kNear);
-    __builtin_prefetch(first + kFar, /*rw=*/0, /*locality=*/2);
-  }
-}
 
 // Rows whose sums are kept while the inputs pass; a multiple of the rows of every tile.
 constexpr int64_t kMostSums = 264;
@@ -59,110 +38,6 @@ class FloatRows {
   const float* first_;
 };
 
-// kRows rows of x by a panel's weights of some inputs, kSpan pairs of registers at a time, on top
-// of what `sums` ([kRows, kPanel]) holds unless these are the first.
-template <int64_t kWidth, int64_t kRows, int64_t kSpan, typename Weight>
-MAMBIFY_INLINE void multiply_tile(const Weight* panel, const float* x, int64_t x_stride,
-                                  int64_t inputs, bool is_first, bool prefetches, float* sums) {
-  for (int64_t first = 0; first < kPairsOfPanel<kWidth>; first += kSpan) {
-    Floats<kWidth> held[kRows][kSpan][2] = {};
-    const auto for_each_sum = [&](const auto& use) __attribute__((always_inline)) {
-      for (int64_t row = 0; row < kRows; ++row) {
-        for (int64_t pair = 0; pair < kSpan; ++pair) {
-          for (int64_t k = 0; k < 2; ++k) {
-            use(held[row][pair][k],
-                sums + row * kPanel + place_in_pair<kWidth>(panel, first + pair, k));
-          }
-        }
-      }
-    };
-    if (!is_first) {
-      for_each_sum([](Floats<kWidth> & sum, const float* from)
-                       __attribute__((always_inline)) { load_register<kWidth>(from, sum); });
-    }
-    const auto multiply = [&](int64_t i) __attribute__((always_inline)) {
-      for (int64_t pair = 0; pair < kSpan; ++pair) {
-        Floats<kWidth> weights[2];
-        load_pair<kWidth>(panel + i * kPanel, first + pair, weights);
-        for (int64_t row = 0; row < kRows; ++row) {
-          const float value = x[row * x_stride + i];
-          for (int64_t k = 0; k < 2; ++k) held[row][pair][k] += value * weights[k];
-        }
-      }
-    };
-    if (prefetches) {
-      for (int64_t i = 0; i < inputs; ++i) {
-        prefetch_behind(panel + i * kPanel + 2 * first * kWidth,
-                        2 * kSpan * kWidth * sizeof(Weight));
-        multiply(i);
-      }
-    } else {
-      for (int64_t i = 0; i < inputs; ++i) multiply(i);
-    }
-    for_each_sum([](const Floats<kWidth>& sum, float* to)
-                     __attribute__((always_inline)) { store_register<kWidth>(sum, to); });
-  }
-}
-
-// As multiply_tile, for all inputs of a panel of groups, whose weights are floats in registers
-// only. kSpan registers of the panel at a time: enough of them that one chain of sums does not wait
-// for itself, and no more than fit.
-template <int64_t kWidth, int64_t kRows, int64_t kSpan, typename Value, typename Grid>
-MAMBIFY_INLINE void multiply_groups(const Grid* panel, const float* x, int64_t x_stride,
-                                    int64_t groups, float* sums) {
-  std::fill_n(sums, kRows * kPanel, 0.0f);
-  for (int64_t g = 0; g < groups; ++g) {
-    prefetch_behind(&panel[g], sizeof(Grid));
-    Scales<kWidth> scales;
-    load_scales<kWidth>(panel[g], scales);
-    for (int64_t first = 0; first < kRegistersOfPanel<kWidth>; first += kSpan) {
-      Floats<kWidth> held[kRows][kSpan];
-      for (int64_t row = 0; row < kRows; ++row) {
-        for (int64_t r = 0; r < kSpan; ++r) {
-          load_register<kWidth>(sums + row * kPanel + (first + r) * kWidth, held[row][r]);
-        }
-      }
-      for (int64_t word = 0; word < kWords<Grid>; ++word) {
-        const float* inputs = x + g * kGroup + word * kCodes<Grid>;
-        const auto multiply = [&](int64_t i, const Floats<kWidth>(&weights)[kSpan])
-            __attribute__((always_inline)) {
-          for (int64_t row = 0; row < kRows; ++row) {
-            const float value = inputs[row * x_stride + i];
-            for (int64_t r = 0; r < kSpan; ++r) held[row][r] += value * weights[r];
-          }
-        };
-        for_each_input<kWidth, kSpan, Value>(panel[g], word, first, scales, multiply);
-      }
-      for (int64_t row = 0; row < kRows; ++row) {
-        for (int64_t r = 0; r < kSpan; ++r) {
-          store_register<kWidth>(held[row][r], sums + row * kPanel + (first + r) * kWidth);
-        }
-      }
-    }
-  }
-}
-
-// Some inputs' weights as floats. weights: [inputs, kPanel].
-template <int64_t kWidth, typename Value, typename Grid>
-MAMBIFY_INLINE void expand(const Grid* groups, int64_t inputs, float* weights) {
-  for (int64_t begin = 0; begin < inputs; begin += kGroup) {
-    const Grid& group = groups[begin / kGroup];
-    prefetch_behind(&group, sizeof(Grid));
-    Scales<kWidth> scales;
-    load_scales<kWidth>(group, scales);
-    for (int64_t word = 0; word < kWords<Grid>; ++word) {
-      float* of_word = weights + (begin + word * kCodes<Grid>)*kPanel;
-      for (int64_t r = 0; r < kRegistersOfPanel<kWidth>; ++r) {
-        const auto keep = [&](int64_t i, const Floats<kWidth>(&floats)[1])
-            __attribute__((always_inline)) {
-          store_register<kWidth>(floats[0], of_word + i * kPanel + r * kWidth);
-        };
-        for_each_input<kWidth, 1, Value>(group, word, r, scales, keep);
-      }
-    }
-  }
-}
-
 // body(count) with a number of rows up to kMost, known at run time only, as a constant.
 template <int64_t kMost, typename Body>
 MAMBIFY_INLINE void with_rows(int64_t rows, const Body& body) {
@@ -178,27 +53,49 @@ const Weight* panel_at(const Weight* packed, int64_t inputs, int64_t index) {
   return packed + index * (kIsGrid<Weight> ? groups_of(inputs) : inputs * kPanel);
 }
 
-// What the registers of an instruction set are good for, of kWidth floats each.
+// What the registers of an instruction set are good for, of kWidth floats each. Innermost loops run
+// `apart`, in functions of their own: in one that holds them all, compilers keep what is needed
+// outside a loop in registers and its sums in memory.
 struct Avx512 {
   static constexpr int64_t kWidth = 16;
-  static constexpr int64_t kRows = 12;      // of a tile
-  static constexpr int64_t kSums = 24;      // of a tile, in registers
-  static constexpr int64_t kGridRows = 12;  // beside what weights on grids are made from
-  static constexpr int64_t kGridSums = 10;
+  static constexpr int64_t kRows = 12;  // of a tile
+  static constexpr int64_t kSums = 24;  // of a tile, in registers
+  // Of a tile of weights on grids: its rows, and registers for what it holds of groups.
+  static constexpr int64_t kGridRows = 12;
+  template <typename Value>
+  static constexpr int64_t kGridRegisters = 16;
+#if defined(MAMBIFY_AVX512)
+  template <typename Body>
+  MAMBIFY_AVX512 __attribute__((noinline)) static void apart(const Body& body) {
+    body();
+  }
+#endif
 };
 struct Avx2 {
   static constexpr int64_t kWidth = 8;
   static constexpr int64_t kRows = 6;
   static constexpr int64_t kSums = 12;
-  static constexpr int64_t kGridRows = 3;
-  static constexpr int64_t kGridSums = 6;
+  static constexpr int64_t kGridRows = 4;
+  template <typename Value>
+  static constexpr int64_t kGridRegisters = std::is_same_v<Value, float> ? 16 : 12;
+#if defined(MAMBIFY_AVX512)
+  template <typename Body>
+  MAMBIFY_AVX2 __attribute__((noinline)) static void apart(const Body& body) {
+    body();
+  }
+#endif
 };
 struct Plain {
   static constexpr int64_t kWidth = 4;
   static constexpr int64_t kRows = 1;
   static constexpr int64_t kSums = 8;
   static constexpr int64_t kGridRows = 1;
-  static constexpr int64_t kGridSums = 8;
+  template <typename Value>
+  static constexpr int64_t kGridRegisters = 16;
+  template <typename Body>
+  static void apart(const Body& body) {
+    body();
+  }
 };
 
 // How many pairs of registers of a panel a tile of so many rows fills at a time.
@@ -207,6 +104,15 @@ constexpr int64_t pairs_of_tile(int64_t rows) {
   int64_t pairs = kPairsOfPanel<Set::kWidth>;
   while (2 * pairs * rows > Set::kSums && pairs > 1) pairs /= 2;
   return pairs;
+}
+
+// How many registers of a panel a tile of weights on grids fills: enough that one chain of sums
+// does not wait for itself, and no more than fit with their codes, steps and bases.
+template <typename Set, typename Value>
+constexpr int64_t span_of_groups(int64_t rows) {
+  int64_t span = kRegistersOfPanel<Set::kWidth>;
+  while (span * (rows + 3) > Set::template kGridRegisters<Value> && span > 1) span /= 2;
+  return span;
 }
 
 // Up to kMostSums rows by one panel.
@@ -218,32 +124,42 @@ MAMBIFY_INLINE void multiply_rows(int64_t rows, const Weight* panel, const float
     if (rows <= Set::kGridRows) {
       with_rows<Set::kGridRows>(
           rows, [&](auto count) __attribute__((always_inline)) {
-            constexpr int64_t kSpan = 2 * count <= Set::kGridSums ? 2 : 1;
-            multiply_groups<kWidth, count, kSpan, Value>(panel, x, x_stride, groups_of(inputs),
-                                                         sums);
+            Set::apart([&]() __attribute__((always_inline)) {
+              multiply_groups<kWidth, count, span_of_groups<Set, Value>(count), Value>(
+                  panel, x, x_stride, groups_of(inputs), sums);
+            });
           });
       return;
     }
   }
-  alignas(64) float scratch[kIsGrid<Weight> ? kInputBlock<Weight> * kPanel : 1];
-  const bool passes_once =
-      !kIsGrid<Weight> && rows <= kMost && pairs_of_tile<Set>(rows) == kPairsOfPanel<kWidth>;
-  const int64_t block = passes_once ? inputs : kInputBlock<Weight>;
+  alignas(64) float scratch[kIsGrid<Weight> ? inputs_of<float>(kBlockOfGrid) * kPanel : 1];
+  const bool is_tile = rows <= kMost;
+  int64_t block = inputs_of<float>(kBlockOfGrid);
+  Prefetch prefetch = Prefetch::none;
+  if constexpr (!kIsGrid<Weight>) {
+    const bool passes_once = is_tile && pairs_of_tile<Set>(rows) == kPairsOfPanel<kWidth>;
+    block = passes_once ? inputs : inputs_of<Weight>(is_tile ? kBlockOfTile : kBlockOfMany);
+    prefetch = is_tile ? Prefetch::in_order : Prefetch::in_place;
+  }
   for (int64_t begin = 0; begin < inputs; begin += block) {
     const int64_t some = std::min(block, inputs - begin);
     const auto multiply = [&](const auto* weights) __attribute__((always_inline)) {
       for (int64_t row = 0; row < rows; row += kMost) {
         with_rows<kMost>(
             std::min<int64_t>(kMost, rows - row), [&](auto count) __attribute__((always_inline)) {
-              multiply_tile<kWidth, count, pairs_of_tile<Set>(count)>(
-                  weights, x + row * x_stride + begin, x_stride, some,
-                  /*is_first=*/begin == 0, /*prefetches=*/!kIsGrid<Weight> && row == 0,
-                  sums + row * kPanel);
+              Set::apart([&]() __attribute__((always_inline)) {
+                multiply_tile<kWidth, count, pairs_of_tile<Set>(count)>(
+                    weights, x + row * x_stride + begin, x_stride, some,
+                    /*is_first=*/begin == 0, row == 0 ? prefetch : Prefetch::none,
+                    sums + row * kPanel);
+              });
             });
       }
     };
     if constexpr (kIsGrid<Weight>) {
-      expand<kWidth, Value>(panel + begin / kGroup, some, scratch);
+      Set::apart([&]() __attribute__((always_inline)) {
+        expand<kWidth, Value>(panel + begin / kGroup, some, scratch);
+      });
       multiply(static_cast<const float*>(scratch));
     } else {
       multiply(panel + begin * kPanel);

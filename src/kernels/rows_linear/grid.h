@@ -2,7 +2,6 @@
 #pragma once
 
 #include <cstdint>
-#include <cstring>
 #include <type_traits>
 
 #include "kernels/rows_linear/panel.h"
@@ -14,31 +13,32 @@ template <typename Weight>
 inline constexpr bool kIsGrid =
     std::is_same_v<Weight, Grid4Group> || std::is_same_v<Weight, Grid8Group>;
 
-// The floats of so many half precision numbers, none of which is infinite or NaN. Their exponent is
-// shifted to where that of fp32 is, and then put right by a product that is exact.
+// The floats of half precision numbers in the upper halves of words, none of which is infinite or
+// NaN. Their exponent is shifted to where that of fp32 is, and then put right by a product that is
+// exact.
 template <int64_t kWidth>
-MAMBIFY_INLINE void load_halves(const uint16_t* halves, Floats<kWidth>& floats) {
-  using Words = typename Register<kWidth>::Words;
-  typename Register<kWidth>::Halves narrow;
-  std::memcpy(&narrow, halves, sizeof(narrow));
-  const Words bits = __builtin_convertvector(narrow, Words);
-  const Floats<kWidth> magnitudes =
-      reinterpret_cast<Floats<kWidth>>((bits & 0x7fffu) << 13) * 0x1p112f;
-  floats = reinterpret_cast<Floats<kWidth>>(reinterpret_cast<Words>(magnitudes) | (bits & 0x8000u)
-                                                                                      << 16);
+MAMBIFY_INLINE void load_upper(const typename Register<kWidth>::Words& words,
+                               Floats<kWidth>& floats) {
+  using Integers = typename Register<kWidth>::Integers;
+  const Integers bits = reinterpret_cast<Integers>(words) >> 3 & static_cast<int32_t>(0x8fffe000u);
+  floats = reinterpret_cast<Floats<kWidth>>(bits) * 0x1p112f;
 }
 
-// Rounds weights to what a type holds.
+// What weights are too large by before they are rounded to a type.
+constexpr float scale_to_round(const float*) { return 1; }
+constexpr float scale_to_round(const Bf16*) { return 0x1p16f; }
+
+// Rounds such weights to what the type holds.
 template <int64_t kWidth>
 MAMBIFY_INLINE void round_to(const float*, Floats<kWidth>&) {}
-// The nearest Bf16, ties to even, by two sums: the last place of a number 2^16 times as large is
-// where that of a Bf16 is, and that number is even there (after Veltkamp, 1968). However products
-// and sums are contracted, there is one rounding. Not for the ends of the exponents, where no grid
-// reaches.
+// The nearest Bf16, ties to even, by a product and a difference, each rounded: the last place of a
+// number 2^16 times as large is where that of a Bf16 is, and that number is even there (after
+// Veltkamp, 1968). Not for the ends of the exponents, where no grid reaches.
 template <int64_t kWidth>
-MAMBIFY_INLINE void round_to(const Bf16*, Floats<kWidth>& weights) {
-  const Floats<kWidth> large = weights * 65536.0f;
-  weights = (large + weights) - large;
+MAMBIFY_INLINE void round_to(const Bf16*, Floats<kWidth>& large) {
+  Floats<kWidth> larger = large * (1 + 0x1p-16f);
+  keep_rounded(larger);
+  large = larger - large;
 }
 
 // Of a type of groups: bits of a code, codes of a word, and words of an output.
@@ -49,22 +49,36 @@ inline constexpr int64_t kCodes = 32 / kBits<Grid>;
 template <typename Grid>
 inline constexpr int64_t kWords = kGroup / kCodes<Grid>;
 
-// What the codes of a group are multiplied by and added to, for all outputs of the panel.
-template <int64_t kWidth>
+// What the codes of a group are multiplied by and added to, for kSpan registers of the panel.
+template <int64_t kWidth, int64_t kSpan>
 struct Scales {
-  Floats<kWidth> steps[kRegistersOfPanel<kWidth>], bases[kRegistersOfPanel<kWidth>];
+  Floats<kWidth> steps[kSpan], bases[kSpan];
 };
-template <int64_t kWidth>
-MAMBIFY_INLINE void load_scales(const Grid4Group& group, Scales<kWidth>& scales) {
-  for (int64_t r = 0; r < kRegistersOfPanel<kWidth>; ++r) {
-    load_halves<kWidth>(group.steps + r * kWidth, scales.steps[r]);
-    load_halves<kWidth>(group.bases + r * kWidth, scales.bases[r]);
+
+// The scales from register `first` on of the weights, as large as round_to takes them.
+template <typename Weight, int64_t kWidth, int64_t kSpan>
+MAMBIFY_INLINE void load_scales(const Grid4Group& group, int64_t first,
+                                Scales<kWidth, kSpan>& scales) {
+  constexpr float kScale = scale_to_round(static_cast<const Weight*>(nullptr));
+  for (int64_t r = 0; r < kSpan; ++r) {
+    typename Register<kWidth>::Words words;
+    load_register<kWidth>(group.scales + (first + r) * kWidth, words);
+    load_upper<kWidth>(words << 16, scales.steps[r]);
+    load_upper<kWidth>(words, scales.bases[r]);
+    scales.steps[r] *= kScale;
+    scales.bases[r] *= kScale;
   }
 }
-template <int64_t kWidth>
-MAMBIFY_INLINE void load_scales(const Grid8Group& group, Scales<kWidth>& scales) {
-  for (int64_t r = 0; r < kRegistersOfPanel<kWidth>; ++r) {
-    load_halves<kWidth>(group.steps + r * kWidth, scales.steps[r]);
+template <typename Weight, int64_t kWidth, int64_t kSpan>
+MAMBIFY_INLINE void load_scales(const Grid8Group& group, int64_t first,
+                                Scales<kWidth, kSpan>& scales) {
+  constexpr float kScale = scale_to_round(static_cast<const Weight*>(nullptr));
+  for (int64_t r = 0; r < kSpan; ++r) {
+    const int64_t output = (first + r) * kWidth;
+    typename Register<kWidth>::Words words;
+    load_register<kWidth>(group.steps + output % kHalf, words);
+    load_upper<kWidth>(output < kHalf ? words << 16 : words, scales.steps[r]);
+    scales.steps[r] *= kScale;
     scales.bases[r] = scales.steps[r] * -128.0f;
   }
 }
@@ -72,17 +86,14 @@ MAMBIFY_INLINE void load_scales(const Grid8Group& group, Scales<kWidth>& scales)
 // Calls use(i, weights) for each input i of a word of a group with its weights, kSpan registers of
 // the panel from `first` on, as Weight holds them. A code times the step is exact, so that there is
 // one way to round its sum with the base.
-template <int64_t kWidth, int64_t kSpan, typename Weight, typename Grid, typename Use>
+template <typename Weight, int64_t kWidth, int64_t kSpan, typename Grid, typename Use>
 MAMBIFY_INLINE void for_each_input(const Grid& group, int64_t word, int64_t first,
-                                   const Scales<kWidth>& scales, const Use& use) {
+                                   const Scales<kWidth, kSpan>& scales, const Use& use) {
   using Integers = typename Register<kWidth>::Integers;
   constexpr const Weight* kType = nullptr;
   typename Register<kWidth>::Words codes[kSpan];
-  Floats<kWidth> steps[kSpan], bases[kSpan];
   for (int64_t r = 0; r < kSpan; ++r) {
-    std::memcpy(&codes[r], group.codes[word] + (first + r) * kWidth, sizeof(codes[r]));
-    steps[r] = scales.steps[first + r];
-    bases[r] = scales.bases[first + r];
+    load_register<kWidth>(group.codes[word] + (first + r) * kWidth, codes[r]);
   }
 #pragma GCC unroll 8
   for (int64_t i = 0; i < kCodes<Grid>; ++i) {
@@ -90,7 +101,8 @@ MAMBIFY_INLINE void for_each_input(const Grid& group, int64_t word, int64_t firs
     for (int64_t r = 0; r < kSpan; ++r) {
       const auto code = reinterpret_cast<Integers>(codes[r] & ((1u << kBits<Grid>)-1));
       codes[r] >>= kBits<Grid>;
-      weights[r] = __builtin_convertvector(code, Floats<kWidth>) * steps[r] + bases[r];
+      weights[r] =
+          __builtin_convertvector(code, Floats<kWidth>) * scales.steps[r] + scales.bases[r];
       round_to<kWidth>(kType, weights[r]);
     }
     use(i, weights);

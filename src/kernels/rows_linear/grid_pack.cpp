@@ -110,14 +110,13 @@ void place(const OnGrid& grid, int64_t j, Grid4Group& group) {
   for (int64_t i = 0; i < kGroup; ++i) {
     group.codes[i / 8][j] |= static_cast<uint32_t>(grid.q[i]) << 4 * (i % 8);
   }
-  group.steps[j] = grid.step;
-  group.bases[j] = grid.base;
+  group.scales[j] = grid.step | static_cast<uint32_t>(grid.base) << 16;
 }
 void place(const OnGrid& grid, int64_t j, Grid8Group& group) {
   for (int64_t i = 0; i < kGroup; ++i) {
     group.codes[i / 4][j] |= static_cast<uint32_t>(grid.q[i] + 128) << 8 * (i % 4);
   }
-  group.steps[j] = grid.step;
+  group.steps[j % (kPanel / 2)] |= static_cast<uint32_t>(grid.step) << (j < kPanel / 2 ? 0 : 16);
 }
 
 template <typename Weight, typename Grid>

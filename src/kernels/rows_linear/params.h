@@ -43,11 +43,11 @@ struct Int8Group {
 // it was packed from, in a third to a sixth of their bytes; a product has the same bits.
 struct Grid4Group {                    // as Q4_0 and Q4_1 of GGUF; 0 <= q < 16
   uint32_t codes[kGroup / 8][kPanel];  // the first of eight inputs in the lowest four bits
-  uint16_t steps[kPanel], bases[kPanel];
+  uint32_t scales[kPanel];  // the step in the lower half of a word, the base in the upper
 };
 struct Grid8Group {                    // as Q8_0; -127 <= q <= 127, base = 0
   uint32_t codes[kGroup / 4][kPanel];  // q + 128, of four inputs
-  uint16_t steps[kPanel];
+  uint32_t steps[kPanel / 2];          // of outputs j and, in the upper half, j + kPanel / 2
 };
 
 // Weight: float or Bf16. Packed: the same, or one of the groups above.
