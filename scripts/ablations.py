@@ -112,7 +112,8 @@ VARIANTS = {
     "at-once": ("stepwise", "all layers at once", at_once),
     "kl-ce": ("loss", "KL + CE, not KL alone", set_stages(kl_weight=1.0, ce_weight=1.0)),
     "chosen-layers": ("layers with attention", "by sensitivity, not even", chosen_layers),
-    "neutral": ("start of the rest", "neutral, not published", set_model("start", "neutral")),
+    "neutral": ("start of the rest", "neutral", set_model("start", "neutral")),
+    "published": ("start of the rest", "published", set_model("start", "published")),
     "rotary": ("rotary embedding", "kept, not dropped", set_model("keep_rotary", True)),
     "frozen-output": ("output matrix", "tied and frozen, not trained", frozen_output),
     "untied-output": ("output matrix", "untied and trained", untied_output),
@@ -209,6 +210,13 @@ def base_recipe(arguments):
     return recipe
 
 
+def varies(arguments, name):
+    """Whether a variant is another recipe than the base, which may have made its choice already."""
+    recipe = base_recipe(arguments)
+    recipe["model"].setdefault("start", "published")
+    return name == "base" or VARIANTS[name][2](copy.deepcopy(recipe), arguments) != recipe
+
+
 def variant_recipe(arguments, name):
     recipe = VARIANTS[name][2](copy.deepcopy(base_recipe(arguments)), arguments)
     total = sum(stage["minutes"] for stage in recipe["stage"])
@@ -270,7 +278,7 @@ def run_all(sitting, arguments, results):
     folder = arguments.out / "teacher"
     results["teacher"] = measure(sitting, arguments, folder, arguments.teacher, False)
     measure_layers(sitting, arguments)
-    for name in arguments.names:
+    for name in [name for name in arguments.names if varies(arguments, name)]:
         print(f"{name}: {arguments.minutes_each:g} minutes", file=sys.stderr)
         model, tokens = train(sitting, arguments, name)
         folder = arguments.out / name
@@ -314,7 +322,7 @@ def main():
         run_all(Sitting(arguments), arguments, results)
     except TimeIsOver:
         pass
-    left = [name for name in arguments.names if name not in results]
+    left = [name for name in arguments.names if name not in results and varies(arguments, name)]
     text = table(arguments, results)
     write(arguments.out / "results.md", text.encode())
     write(arguments.out / "results.json", (json.dumps(results, indent=2) + "\n").encode())

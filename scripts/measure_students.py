@@ -145,10 +145,9 @@ def task_cell(task, metric):
     kept = task.get("paired", {}).get(metric, {}).get("kept")
     interval = task.get("paired", {}).get(metric, {}).get("kept_interval")
     text = with_error(task, metric, 3)
-    if kept is None:
+    if kept is None or not interval:  # the teacher is not clearly above chance
         return text
-    around = f" [{interval[0]:.2f}, {interval[1]:.2f}]" if interval else ""
-    return f"{text}, kept {kept:.2f}{around}"
+    return f"{text}, kept {kept:.2f} [{interval[0]:.2f}, {interval[1]:.2f}]"
 
 
 def tasks(results):

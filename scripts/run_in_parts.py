@@ -60,15 +60,17 @@ class Running:
         self.process.wait()
 
     def result(self):
-        """passed or failed, seconds, name, and what the program said of the test."""
+        """passed, skipped or failed, seconds, name, and what the program said of the test."""
         seconds = time.monotonic() - self.start
         self.output.seek(0)
         output = self.output.read()
-        passed = self.process.returncode == 0 and "[  PASSED  ] 1 test." in output
-        if not passed:
+        outcome = "failed"
+        if self.process.returncode == 0:
+            outcome = "passed" if "[  PASSED  ] 1 test." in output else "skipped"
+        if outcome == "failed":
             print(output, file=sys.stderr, flush=True)
         said = [line for line in output.splitlines() if " compared " in line]
-        return "\t".join(["passed" if passed else "failed", f"{seconds:.1f}", self.name, *said])
+        return "\t".join([outcome, f"{seconds:.1f}", self.name, *said])
 
 
 def run(arguments, waiting, write_down):
@@ -106,9 +108,10 @@ def main():
             lambda result: print(f"{version}\t{result}", file=results, flush=True))
     known = outcomes()
     counts = {outcome: sum(known.get(name) == outcome for name in names)
-              for outcome in ("passed", "failed")}
-    left = len(names) - counts["passed"] - counts["failed"]
-    print(f"{counts['passed']} passed, {counts['failed']} failed, {left} left of {len(names)}")
+              for outcome in ("passed", "failed", "skipped")}
+    left = len(names) - sum(counts.values())
+    print(f"{counts['passed']} passed, {counts['failed']} failed, {counts['skipped']} skipped, "
+          f"{left} left of {len(names)}")
     sys.exit(1 if counts["failed"] else 2 if left else 0)
 
 

@@ -291,7 +291,8 @@ int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 template <typename Kernel, typename... Arguments>
 void start(Kernel kernel, dim3 grid, int64_t bytes, CudaStream stream, Arguments... arguments) {
-  if (bytes > 48 << 10) {
+  constexpr int64_t kMostUnasked = 32 << 10;  // 48 KiB less what kernels have by themselves
+  if (bytes > kMostUnasked) {
     check_cuda(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
                                     static_cast<int>(bytes)));
   }
