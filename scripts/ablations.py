@@ -155,6 +155,7 @@ def parse_arguments():
     check_files(parser, arguments, ("teacher", "data", "held_out", "text_file", "tasks", "recipe",
                                     "layer_choice"))
     arguments.layers_given = arguments.layer_choice is not None
+    arguments.names = [name for name in arguments.names if varies(arguments, name)]
     return arguments
 
 
@@ -278,7 +279,7 @@ def run_all(sitting, arguments, results):
     folder = arguments.out / "teacher"
     results["teacher"] = measure(sitting, arguments, folder, arguments.teacher, False)
     measure_layers(sitting, arguments)
-    for name in [name for name in arguments.names if varies(arguments, name)]:
+    for name in arguments.names:
         print(f"{name}: {arguments.minutes_each:g} minutes", file=sys.stderr)
         model, tokens = train(sitting, arguments, name)
         folder = arguments.out / name
@@ -322,7 +323,7 @@ def main():
         run_all(Sitting(arguments), arguments, results)
     except TimeIsOver:
         pass
-    left = [name for name in arguments.names if name not in results and varies(arguments, name)]
+    left = [name for name in arguments.names if name not in results]
     text = table(arguments, results)
     write(arguments.out / "results.md", text.encode())
     write(arguments.out / "results.json", (json.dumps(results, indent=2) + "\n").encode())

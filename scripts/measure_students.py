@@ -13,6 +13,7 @@ and the page of `mambify eval report` to report.html in that folder. Ends with 2
 
 import argparse
 import json
+import subprocess
 import sys
 from pathlib import Path
 
@@ -202,20 +203,20 @@ def speed(results):
     return markdown(head, rows)
 
 
-def report(sitting, arguments, results):
+def report(arguments, results):
     """The page that puts the evaluations side by side; speed has no place in it."""
     files = [arguments.out / name / f"{what}.json" for name, result in results.items()
              for what in result if not what.startswith(("speed", "speculation"))]
     if files:
-        sitting.run("eval", "report", *files, "--out", arguments.out / "report.html")
+        subprocess.run([arguments.mambify, "eval", "report", *files, "--out",
+                        arguments.out / "report.html"], check=True)
 
 
 def main():
     arguments = parse_arguments()
     arguments.out.mkdir(parents=True, exist_ok=True)
-    sitting = Sitting(arguments)
     try:
-        measure_all(sitting, arguments)
+        measure_all(Sitting(arguments), arguments)
     except TimeIsOver:
         pass
     results, left = known(arguments)
@@ -228,8 +229,7 @@ def main():
     if left:
         print(f"left: {', '.join(left)}; the same command goes on", file=sys.stderr)
         sys.exit(2)
-    report(Sitting(argparse.Namespace(**{**vars(arguments), "budget": None, "threads": None})),
-           arguments, results)
+    report(arguments, results)
 
 
 if __name__ == "__main__":

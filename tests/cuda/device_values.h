@@ -16,6 +16,25 @@
 
 namespace mambify::testing {
 
+// Values in memory of the device, and back.
+template <typename T>
+kernels::DeviceMemory on_device(const std::vector<T>& values) {
+  kernels::DeviceMemory memory(static_cast<int64_t>(values.size() * sizeof(T)));
+  memory.write(values.data(), memory.bytes());
+  return memory;
+}
+template <typename T>
+std::vector<T> on_host(const kernels::DeviceMemory& memory) {
+  std::vector<T> values(memory.bytes() / sizeof(T));
+  memory.read(values.data(), memory.bytes());
+  return values;
+}
+
+template <typename T>
+bool same_bits(const std::vector<T>& a, const std::vector<T>& b) {
+  return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * sizeof(T)) == 0;
+}
+
 // An array of the device's memory.
 template <typename T>
 class DeviceArray {

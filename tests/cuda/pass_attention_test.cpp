@@ -1,76 +1,30 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
-#include <bit>
 #include <cmath>
 #include <cstring>
-#include <limits>
 #include <random>
 #include <string>
 #include <type_traits>
 #include <vector>
 
-#include "../numerics.h"
-#include "../tolerances.h"
 #include "core/error.h"
-#include "kernels/cuda/runtime.h"
+#include "device_values.h"
 #include "kernels/pass_attention/params.h"
 
 namespace mambify::kernels {
 namespace {
 
 using testing::max_relative_error;
+using testing::on_device;
+using testing::on_host;
 using testing::random_values;
+using testing::same_bits;
 using testing::tolerance;
-
-template <typename T>
-T stored(float x) {
-  if constexpr (std::is_same_v<T, float>) {
-    return x;
-  } else {
-    const auto bits = std::bit_cast<uint32_t>(x);
-    return {static_cast<uint16_t>((bits + 0x7fff + (bits >> 16 & 1)) >> 16)};
-  }
-}
-
-template <typename T>
-std::vector<T> stored(const std::vector<float>& values) {
-  std::vector<T> result(values.size());
-  std::transform(values.begin(), values.end(), result.begin(),
-                 [](float x) { return stored<T>(x); });
-  return result;
-}
-
-template <typename T>
-std::vector<float> as_floats(const std::vector<T>& values) {
-  std::vector<float> result(values.size());
-  std::transform(values.begin(), values.end(), result.begin(), [](T x) { return to_float(x); });
-  return result;
-}
 
 template <typename T>
 constexpr const char* dtype_name() {
   return std::is_same_v<T, float> ? "fp32" : "bf16";
-}
-
-template <typename T>
-bool same_bits(const std::vector<T>& a, const std::vector<T>& b) {
-  return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * sizeof(T)) == 0;
-}
-
-template <typename T>
-DeviceMemory on_device(const std::vector<T>& values) {
-  const auto bytes = static_cast<int64_t>(values.size() * sizeof(T));
-  DeviceMemory memory(bytes);
-  memory.write(values.data(), bytes);
-  return memory;
-}
-
-template <typename T>
-std::vector<T> on_host(const DeviceMemory& memory) {
-  std::vector<T> values(memory.bytes() / sizeof(T));
-  memory.read(values.data(), memory.bytes());
-  return values;
 }
 
 struct Shape {
@@ -104,8 +58,8 @@ struct Caches {
 
 template <typename T>
 Caches<T> empty_caches(const Shape& shape, int64_t rows, int64_t capacity) {
-  const std::vector<T> nothing(rows * shape.kv_heads * capacity * shape.head_dim,
-                               stored<T>(std::numeric_limits<float>::quiet_NaN()));
+  const auto nothing =
+      narrowed<T>(testing::nan_values<float>(rows * shape.kv_heads * capacity * shape.head_dim));
   return {nothing, nothing};
 }
 
@@ -116,8 +70,8 @@ void fill(Caches<T>& caches, const Shape& shape, int64_t row, int64_t capacity, 
   const int64_t count = positions * shape.head_dim;
   for (int64_t g = 0; g < shape.kv_heads; ++g) {
     const int64_t offset = (row * shape.kv_heads + g) * capacity * shape.head_dim;
-    const auto keys = stored<T>(random_values<float>(count, 2 * (seed * 64 + g)));
-    const auto values = stored<T>(random_values<float>(count, 2 * (seed * 64 + g) + 1));
+    const auto keys = narrowed<T>(random_values<float>(count, 2 * (seed * 64 + g)));
+    const auto values = narrowed<T>(random_values<float>(count, 2 * (seed * 64 + g) + 1));
     std::copy(keys.begin(), keys.end(), caches.keys.begin() + offset);
     std::copy(values.begin(), values.end(), caches.values.begin() + offset);
   }
@@ -208,7 +162,7 @@ class Layer {
 
 template <typename T>
 std::vector<T> random_qkv(const Shape& shape, int64_t tokens, uint64_t seed) {
-  return stored<T>(random_values<float>(tokens * shape.qkv_width(), seed));
+  return narrowed<T>(random_values<float>(tokens * shape.qkv_width(), seed));
 }
 
 template <typename T>
@@ -250,7 +204,7 @@ void expect_reference(const Shape& shape, const std::vector<PassSequence>& seque
   p.values = caches.values.data();
   p.y = expected.data();
   pass_attention_reference(p);
-  EXPECT_LE(max_relative_error(as_floats(actual), as_floats(expected)),
+  EXPECT_LE(max_relative_error(widened(actual), widened(expected)),
             tolerance("cuda", dtype_name<T>()).output);
   const Caches<T> after = layer.caches();
   EXPECT_TRUE(same_bits(after.keys, caches.keys));

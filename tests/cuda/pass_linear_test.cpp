@@ -2,43 +2,23 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
-#include <bit>
 #include <cmath>
 #include <cstring>
 #include <vector>
 
+#include "device_values.h"
 #include "kernels/multi_step/params.h"
 #include "kernels/pass_linear/params.h"
-#include "numerics.h"
 
 namespace mambify::kernels {
 namespace {
 
+using testing::on_device;
 using testing::random_values;
 
 template <typename T>
-T stored(float x);
-template <>
-float stored<float>(float x) {
-  return x;
-}
-template <>
-Bf16 stored<Bf16>(float x) {
-  uint32_t bits = std::bit_cast<uint32_t>(x);
-  bits += 0x7fff + ((bits >> 16) & 1);
-  return {static_cast<uint16_t>(bits >> 16)};
-}
-template <typename T>
-std::vector<T> stored(const std::vector<float>& values) {
-  std::vector<T> result;
-  for (const float x : values) result.push_back(stored<T>(x));
-  return result;
-}
-template <typename T>
-DeviceMemory upload(const std::vector<T>& values) {
-  DeviceMemory memory(static_cast<int64_t>(values.size() * sizeof(T)));
-  memory.write(values.data(), memory.bytes());
-  return memory;
+T stored(float x) {
+  return narrowed<T>({x}).front();
 }
 
 struct Shape {
@@ -67,13 +47,13 @@ class Linear {
         weight_[o * width_ + k] = stored<T>(values[o * shape.inputs + k]);
       }
     }
-    x_ = stored<T>(random_values<float>(rows * width_, 2));
-    norm_ = stored<T>(random_values<float>(shape.inputs, 3));
-    residual_ = stored<T>(random_values<float>(rows * shape.outputs, 4));
-    device_weight_ = upload(weight_);
-    device_x_ = upload(x_);
-    device_norm_ = upload(norm_);
-    device_residual_ = upload(residual_);
+    x_ = narrowed<T>(random_values<float>(rows * width_, 2));
+    norm_ = narrowed<T>(random_values<float>(shape.inputs, 3));
+    residual_ = narrowed<T>(random_values<float>(rows * shape.outputs, 4));
+    device_weight_ = on_device(weight_);
+    device_x_ = on_device(x_);
+    device_norm_ = on_device(norm_);
+    device_residual_ = on_device(residual_);
   }
 
   // Rows [first, first + rows) of y.
@@ -230,15 +210,15 @@ TYPED_TEST(CudaLinear, ARowsBitsDoNotDependOnTheTile) {
 TYPED_TEST(CudaLinear, GathersAndScattersManyRows) {
   constexpr int64_t kInputs = 392, kOutputs = 50, kRows = 300, kPlaces = 500, kStride = 400;
   const auto values = [](int64_t count, uint64_t seed) {
-    return upload(stored<TypeParam>(random_values<float>(count, seed)));
+    return on_device(narrowed<TypeParam>(random_values<float>(count, seed)));
   };
   const DeviceMemory weight = values(kOutputs * kInputs, 1), x = values(kPlaces * kStride, 2),
-                     bias = values(kOutputs, 3), scales = upload(random_values<float>(kRows, 4));
+                     bias = values(kOutputs, 3), scales = on_device(random_values<float>(kRows, 4));
   std::vector<PassToken> tokens(kRows);
   for (int32_t r = 0; r < kRows; ++r) {
     tokens[r].place = static_cast<int32_t>((r * int64_t{7} + 3) % kPlaces);
   }
-  const DeviceMemory on_device = upload(tokens);
+  const DeviceMemory device_tokens = on_device(tokens);
   const CudaStream stream = create_cuda_stream();
   const auto in_pieces = [&](int64_t piece) {
     DeviceMemory y(kPlaces * kOutputs * sizeof(TypeParam));
@@ -251,7 +231,7 @@ TYPED_TEST(CudaLinear, GathersAndScattersManyRows) {
                                    .x = x.as<TypeParam>(),
                                    .x_stride = kStride,
                                    .bias = bias.as<TypeParam>(),
-                                   .tokens = on_device.as<PassToken>() + row,
+                                   .tokens = device_tokens.as<PassToken>() + row,
                                    .gather = true,
                                    .scatter = true,
                                    .y = y.as<TypeParam>(),
@@ -273,7 +253,7 @@ TYPED_TEST(CudaLinear, ConvolvesAsTheKernelForManyRowsDoes) {
   constexpr int64_t kChannels = 192, kOutputs = 40;
   constexpr int32_t kSlots = 12, kTokens = 5, kBegin = 5;
   const auto values = [](int64_t count, uint64_t seed) {
-    return upload(stored<TypeParam>(random_values<float>(count, seed)));
+    return on_device(narrowed<TypeParam>(random_values<float>(count, seed)));
   };
   const DeviceMemory weight = values(kOutputs * kChannels, 1), ring = values(kSlots * kChannels, 2),
                      filter = values(kChannels * 4, 3), bias = values(kChannels, 4);
@@ -281,9 +261,9 @@ TYPED_TEST(CudaLinear, ConvolvesAsTheKernelForManyRowsDoes) {
   for (int32_t t = 0; t < kTokens; ++t) {
     tokens[t] = {.position = kBegin + t, .place = (kBegin + t) % kSlots};
   }
-  const DeviceMemory on_device = upload(tokens);
+  const DeviceMemory device_tokens = on_device(tokens);
   const DeviceMemory sequence =
-      upload(std::vector<PassSequence>{{.tokens = kTokens, .base = kBegin, .commit = kTokens}});
+      on_device(std::vector<PassSequence>{{.tokens = kTokens, .base = kBegin, .commit = kTokens}});
   const DeviceMemory convolved(kTokens * kChannels * sizeof(TypeParam));
   const CudaStream stream = create_cuda_stream();
   conv_step_cuda<TypeParam>({.sequences = sequence.as<PassSequence>(),
@@ -307,7 +287,7 @@ TYPED_TEST(CudaLinear, ConvolvesAsTheKernelForManyRowsDoes) {
                                  .conv_weight = convolves ? filter.as<TypeParam>() : nullptr,
                                  .conv_bias = bias.as<TypeParam>(),
                                  .ring_slots = kSlots,
-                                 .tokens = on_device.as<PassToken>(),
+                                 .tokens = device_tokens.as<PassToken>(),
                                  .y = y.as<TypeParam>(),
                                  .y_stride = kOutputs},
                                 stream);

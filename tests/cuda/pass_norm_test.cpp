@@ -1,51 +1,20 @@
 #include <gtest/gtest.h>
 
-#include <algorithm>
-#include <bit>
 #include <cmath>
 #include <cstring>
 #include <string>
 #include <vector>
 
-#include "../numerics.h"
+#include "device_values.h"
 #include "kernels/pass_norm/params.h"
 
 namespace mambify::kernels {
 namespace {
 
+using testing::on_device;
+using testing::on_host;
 using testing::random_values;
-
-template <typename T>
-std::vector<T> stored(const std::vector<float>& values) {
-  std::vector<T> result;
-  for (const float x : values) {
-    if constexpr (sizeof(T) == 4) {
-      result.push_back(x);
-    } else {
-      result.push_back({static_cast<uint16_t>(std::bit_cast<uint32_t>(x) >> 16)});
-    }
-  }
-  return result;
-}
-
-template <typename T>
-DeviceMemory on_device(const std::vector<T>& values) {
-  DeviceMemory memory(static_cast<int64_t>(values.size() * sizeof(T)));
-  memory.write(values.data(), memory.bytes());
-  return memory;
-}
-
-template <typename T>
-std::vector<T> on_host(const DeviceMemory& memory) {
-  std::vector<T> values(memory.bytes() / sizeof(T));
-  memory.read(values.data(), memory.bytes());
-  return values;
-}
-
-template <typename T>
-bool same_bits(const std::vector<T>& a, const std::vector<T>& b) {
-  return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * sizeof(T)) == 0;
-}
+using testing::same_bits;
 
 template <typename T>
 struct Normed {
@@ -66,8 +35,8 @@ class PassNormCuda : public ::testing::Test {
 
   void make_rows(int64_t width) {
     width_ = width;
-    x_ = stored<T>(random_values<float>(kRows * width, 1));
-    weight_ = stored<T>(random_values<float>(width, 2));
+    x_ = narrowed<T>(random_values<float>(kRows * width, 1));
+    weight_ = narrowed<T>(random_values<float>(width, 2));
   }
 
   // Rows [first, first + rows). tokens: null, or where they go.

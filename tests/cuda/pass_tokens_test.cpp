@@ -1,34 +1,25 @@
 #include <gtest/gtest.h>
 
-#include <bit>
-#include <cmath>
 #include <limits>
 #include <string>
 #include <vector>
 
-#include "../numerics.h"
 #include "core/error.h"
 #include "core/random.h"
+#include "device_values.h"
 #include "kernels/pass_linear/params.h"
 #include "kernels/pass_tokens/params.h"
 
 namespace mambify::kernels {
 namespace {
 
-template <typename T>
-T stored(float x) {
-  if constexpr (sizeof(T) == 4) {
-    return x;
-  } else {
-    return {static_cast<uint16_t>(std::bit_cast<uint32_t>(x) >> 16)};
-  }
-}
+using testing::on_device;
 
 template <typename T>
-DeviceMemory on_device(const std::vector<T>& values) {
-  DeviceMemory memory(static_cast<int64_t>(values.size() * sizeof(T)));
-  memory.write(values.data(), memory.bytes());
-  return memory;
+T stored(float x) {
+  T place;
+  store(x, place);
+  return place;
 }
 
 // Scores of some rows, and how they are drawn from.

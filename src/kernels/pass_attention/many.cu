@@ -2,6 +2,7 @@
 // values go by, tiles of 32 positions through shared memory, while scores stay in registers.
 // Nothing waits for other warps, so that reads of many sequences are on their way at any time.
 // Every sum is that of split.cuh, and splits are put together as in parts.cuh.
+#include "kernels/cuda/multiprocessors.h"
 #include "kernels/pass_attention/block.cuh"
 #include "kernels/pass_attention/many.h"
 #include "kernels/pass_attention/registers.cuh"
@@ -199,13 +200,8 @@ __global__ void __launch_bounds__(32, kBlocks)
 }  // namespace
 
 bool takes_many(const PassAttentionParams<Bf16>& p) {
-  static const int64_t warps = [] {
-    int device = 0, count = 0;
-    check_cuda(cudaGetDevice(&device));
-    check_cuda(cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, device));
-    return int64_t{count} * kBlocks;
-  }();
-  return p.head_dim == kWidth && p.splits <= kAttentionGroup && p.n_sequences * p.kv_heads >= warps;
+  return p.head_dim == kWidth && p.splits <= kAttentionGroup &&
+         p.n_sequences * p.kv_heads >= multiprocessors() * kBlocks;
 }
 
 void attend_many(const PassAttentionParams<Bf16>& p, CudaStream stream) {

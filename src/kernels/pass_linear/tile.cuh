@@ -2,6 +2,7 @@
 // of the tensor cores, and what follows a sum on its way to memory.
 #pragma once
 
+#include "kernels/cuda/multiprocessors.h"
 #include "kernels/cuda/vector.cuh"
 #include "kernels/pass_linear/params.h"
 
@@ -14,16 +15,6 @@ constexpr int kMostStagedRows = 8;
 // has one order, whatever the number of rows.
 inline int split_of(int64_t inputs) {
   return inputs >= 768 ? 8 : inputs >= 384 ? 4 : inputs >= 256 ? 2 : 1;
-}
-
-inline int64_t multiprocessors() {
-  static const int64_t count = [] {
-    int device = 0, value = 0;
-    check_cuda(cudaGetDevice(&device));
-    check_cuda(cudaDeviceGetAttribute(&value, cudaDevAttrMultiProcessorCount, device));
-    return value;
-  }();
-  return count;
 }
 
 // Elements between rows of x in shared memory: they lie in different banks.
