@@ -114,7 +114,8 @@ VARIANTS = {
     "chosen-layers": ("layers with attention", "by sensitivity, not even", chosen_layers),
     "neutral": ("start of the rest", "neutral", set_model("start", "neutral")),
     "published": ("start of the rest", "published", set_model("start", "published")),
-    "rotary": ("rotary embedding", "kept, not dropped", set_model("keep_rotary", True)),
+    "rotary": ("rotary embedding", "kept", set_model("rotary", "keep")),
+    "no-rotary": ("rotary embedding", "dropped", set_model("rotary", "drop")),
     "frozen-output": ("output matrix", "tied and frozen, not trained", frozen_output),
     "untied-output": ("output matrix", "untied and trained", untied_output),
     "one-rate": ("learning rates", "one, not one per group", one_rate),
@@ -214,7 +215,11 @@ def base_recipe(arguments):
 def varies(arguments, name):
     """Whether a variant is another recipe than the base, which may have made its choice already."""
     recipe = base_recipe(arguments)
-    recipe["model"].setdefault("start", "published")
+    # What "auto" comes to for a student made from attention.
+    is_mamba2 = recipe["model"].get("mixer", "mamba2") == "mamba2"
+    recipe["model"].setdefault("start", "neutral" if is_mamba2 else "published")
+    is_neutral = recipe["model"]["start"] == "neutral"
+    recipe["model"].setdefault("rotary", "keep" if is_neutral else "drop")
     return name == "base" or VARIANTS[name][2](copy.deepcopy(recipe), arguments) != recipe
 
 

@@ -60,6 +60,7 @@ RunSummary distill_student(const DemoOptions& options, const fs::path& text) {
 [model]
 teacher = {teacher}
 keep_attention = {keep}
+start = "published"
 
 [data]
 files = [{text}]

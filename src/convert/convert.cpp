@@ -172,6 +172,17 @@ void check_options(const ModelConfig& teacher, const ConvertOptions& options) {
 
 }  // namespace
 
+MixerStart best_start(const ModelConfig& model, MixerKind mixer) {
+  if (mixer != MixerKind::mamba2) return MixerStart::published;
+  const bool has_published = model.count(mixer) > 0 && model.mamba2.gate;
+  return has_published ? MixerStart::published : MixerStart::neutral;
+}
+
+bool keeps_rotary_best(const ModelConfig& model, MixerKind mixer, MixerStart start) {
+  if (mixer != MixerKind::mamba2) return false;
+  return model.count(mixer) > 0 ? model.mamba2.rotary : start == MixerStart::neutral;
+}
+
 ModelConfig converted_config(const ModelConfig& teacher, const ConvertOptions& options) {
   check_options(teacher, options);
   ModelConfig config = teacher;

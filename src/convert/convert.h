@@ -35,6 +35,11 @@ struct ConvertOptions {
   uint64_t seed = 0;         // of what is drawn; the draws depend on nothing else
 };
 
+// What to choose where nobody has: as the model's layers of that mixer began, which further ones
+// must be like; where it has none, what students learn fastest from (docs/results.md, "Ablations").
+MixerStart best_start(const ModelConfig& model, MixerKind mixer);
+bool keeps_rotary_best(const ModelConfig& model, MixerKind mixer, MixerStart start);
+
 // The config of the converted model. Throws Error where the teacher cannot be converted so: it has
 // no attention, its attention has biases (Mamba layouts have no place for them), a layer to keep is
 // not attention, or Mamba layers it already has are of another form than the options ask for.

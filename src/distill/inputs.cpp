@@ -15,9 +15,9 @@ namespace {
 Model make_student(const Recipe& recipe, const Model& teacher) {
   const ModelSection& section = recipe.model;
   if (section.keep_attention.empty()) return clone(teacher);
-  return convert(teacher, conversion(recipe, kept_layers(section.keep_attention, section,
-                                                         teacher.config.n_layer(),
-                                                         "keep_attention of [model]")));
+  std::vector<int64_t> kept = kept_layers(section.keep_attention, section, teacher.config.n_layer(),
+                                          "keep_attention of [model]");
+  return convert(teacher, conversion(recipe, teacher.config, std::move(kept)));
 }
 
 void untie_output(Model& student) {

@@ -101,14 +101,18 @@ std::vector<int64_t> kept_layers(const std::string& keep_attention, const ModelS
   }
 }
 
-ConvertOptions conversion(const Recipe& recipe, std::vector<int64_t> keep_attention) {
+ConvertOptions conversion(const Recipe& recipe, const ModelConfig& model,
+                          std::vector<int64_t> keep_attention) {
   try {
     ConvertOptions options;
     options.attention_layers = std::move(keep_attention);
     options.mixer = parse_mixer_kind(recipe.model.mixer);
     options.init = parse_mixer_init(recipe.model.init);
-    options.start = parse_mixer_start(recipe.model.start);
-    options.keep_rotary = recipe.model.keep_rotary;
+    options.start = recipe.model.start == "auto" ? best_start(model, options.mixer)
+                                                 : parse_mixer_start(recipe.model.start);
+    options.keep_rotary = recipe.model.rotary == RotaryChoice::automatic
+                              ? keeps_rotary_best(model, options.mixer, options.start)
+                              : recipe.model.rotary == RotaryChoice::keep;
     options.seed = recipe.run.seed;
     return options;
   } catch (const UsageError& error) {

@@ -19,6 +19,7 @@ enum class ScheduleKind { cosine, wsd, constant };
 enum class TrainSet { mixers, all, newest };
 enum class CountedTokens { assistant, all };
 enum class ReferenceModel { teacher, start };
+enum class RotaryChoice { automatic, keep, drop };
 enum class ComputeType { fp32, bf16 };
 
 // A value's name in a recipe is its place in this list.
@@ -36,6 +37,8 @@ template <>
 inline constexpr std::array<std::string_view, 2> kNamesOf<CountedTokens> = {"assistant", "all"};
 template <>
 inline constexpr std::array<std::string_view, 2> kNamesOf<ReferenceModel> = {"teacher", "start"};
+template <>
+inline constexpr std::array<std::string_view, 3> kNamesOf<RotaryChoice> = {"auto", "keep", "drop"};
 template <>
 inline constexpr std::array<std::string_view, 2> kNamesOf<ComputeType> = {"fp32", "bf16"};
 
@@ -61,8 +64,8 @@ struct ModelSection {
   std::string layer_choice = "even";
   std::string mixer = "mamba2";
   std::string init = "attention";
-  std::string start = "published";
-  bool keep_rotary = false;
+  std::string start = "auto";
+  RotaryChoice rotary = RotaryChoice::automatic;
   bool untie_output = false;
 
   template <typename Self, typename Visit>
@@ -78,8 +81,13 @@ struct ModelSection {
           "how a fraction picks layers: \"even\", or a file of `eval sensitivity`");
     visit("mixer", self.mixer, "what attention becomes: \"mamba2\" or \"mamba1\"");
     visit("init", self.init, "projections of a new mixer: \"attention\" (copied) or \"random\"");
-    visit("start", self.start, "parameters attention does not have: \"published\" or \"neutral\"");
-    visit("keep_rotary", self.keep_rotary, "keep rotary embedding on B and C (mamba2)");
+    visit("start", self.start,
+          "parameters attention does not have: \"published\", \"neutral\" (mamba2), or \"auto\": "
+          "as the student's Mamba layers began, where it has none neutral for mamba2 and published "
+          "for mamba1");
+    visit("rotary", self.rotary,
+          "rotary embedding on B and C (mamba2): \"keep\", \"drop\", or \"auto\": as the student's "
+          "Mamba layers have it, where it has none kept with the neutral start");
     visit("untie_output", self.untie_output,
           "give the student an output matrix of its own, which begins as its embedding");
   }

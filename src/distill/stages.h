@@ -57,6 +57,7 @@ std::vector<int64_t> kept_layers(const std::string& keep_attention, const ModelS
                                  int64_t n_layer, const std::string& key);
 
 // The student's conversion as [model] describes it, keeping the given layers.
-ConvertOptions conversion(const Recipe& recipe, std::vector<int64_t> keep_attention);
+ConvertOptions conversion(const Recipe& recipe, const ModelConfig& model,
+                          std::vector<int64_t> keep_attention);
 
 }  // namespace mambify

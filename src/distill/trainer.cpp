@@ -214,7 +214,7 @@ class Trainer {
       if (inputs_.student.config.layers[layer] == MixerKind::attention) kept.push_back(layer);
     }
     if (std::ssize(kept) == inputs_.student.config.count(MixerKind::attention)) return;
-    convert_in_place(inputs_.student, conversion(recipe_, std::move(kept)));
+    convert_in_place(inputs_.student, conversion(recipe_, inputs_.student.config, std::move(kept)));
   }
 
   // What a step leaves on the device.

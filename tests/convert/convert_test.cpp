@@ -240,6 +240,24 @@ TEST(Convert, RefusesWhatCannotBe) {
   EXPECT_THROW(convert(model, {}), Error);
 }
 
+TEST(BestStart, IsTheNeutralOneForMamba2UnlessThereAreOtherLayers) {
+  const Model model = teacher();
+  EXPECT_EQ(best_start(model.config, MixerKind::mamba2), MixerStart::neutral);
+  EXPECT_TRUE(keeps_rotary_best(model.config, MixerKind::mamba2, MixerStart::neutral));
+  EXPECT_FALSE(keeps_rotary_best(model.config, MixerKind::mamba2, MixerStart::published));
+  EXPECT_EQ(best_start(model.config, MixerKind::mamba1), MixerStart::published);
+  EXPECT_FALSE(keeps_rotary_best(model.config, MixerKind::mamba1, MixerStart::published));
+
+  for (const MixerStart start : {MixerStart::published, MixerStart::neutral}) {
+    for (const bool rotary : {false, true}) {
+      const Model hybrid =
+          convert(model, {.attention_layers = {3}, .start = start, .keep_rotary = rotary});
+      EXPECT_EQ(best_start(hybrid.config, MixerKind::mamba2), start);
+      EXPECT_EQ(keeps_rotary_best(hybrid.config, MixerKind::mamba2, start), rotary);
+    }
+  }
+}
+
 TEST(TakeLayers, LeavesTheOthersOut) {
   const Model whole = convert(teacher(), {.attention_layers = {0, 2}});
   const Model shallow = take_layers(whole, {1, 2});

@@ -71,9 +71,27 @@ TEST_F(InputsTest, ARunLeavesAStudentWithItsTokenizer) {
   const Model student = load_model(summary.final_model);
   EXPECT_EQ(student.config.layers,
             (std::vector{MixerKind::mamba2, MixerKind::mamba2, MixerKind::attention}));
+  EXPECT_FALSE(student.config.mamba2.gate);  // the neutral start, since the recipe names none
+  EXPECT_TRUE(student.config.mamba2.rotary);
   EXPECT_EQ(Tokenizer::load(summary.final_model).vocabulary_hash(),
             Tokenizer::load(folder_ / "teacher").vocabulary_hash());
   EXPECT_EQ(read_text_file(folder_ / "run" / "recipe.toml"), recipe().text);
+}
+
+TEST_F(InputsTest, WhatIsConvertedLaterIsLikeWhatWasConvertedBefore) {
+  for (const std::string start : {"published", "neutral"}) {
+    const RunSummary first =
+        run_recipe(recipe({"model.start=" + start, "run.dir=" + (folder_ / start).string()}), {});
+    const RunSummary second =
+        run_recipe(recipe({"model.keep_attention=", "model.student=" + first.final_model.string(),
+                           "stage.0.keep_attention=[\"none\"]",
+                           "run.dir=" + (folder_ / start).string() + "2"}),
+                   {});
+    const ModelConfig config = load_model(second.final_model).config;
+    EXPECT_EQ(config.count(MixerKind::attention), 0);
+    EXPECT_EQ(config.mamba2.gate, start == "published");
+    EXPECT_EQ(config.mamba2.rotary, start == "neutral");
+  }
 }
 
 TEST_F(InputsTest, AFinishedStudentLearnsOn) {
