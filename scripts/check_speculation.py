@@ -3,13 +3,18 @@
 
 Decodes each prompt plainly, alone, then with every drafter, draft length and batch size asked for,
 greedily and sampled, and counts prompts whose tokens differ. Ends with 1 when there is one. Prints
-a Markdown table with the share of guesses that became tokens and what that did to speed.
+a Markdown table with the share of cycles with guesses, the share of guesses that became tokens, and
+what that did to speed. With --by, prompts are decoded group by group, and with --runs again and
+again, plainly and with guesses in turn: a speed-up is the median over runs, so that what a machine
+does beside it disturbs both alike.
 """
 
 import argparse
 import json
+import statistics
 import subprocess
 import sys
+import tempfile
 
 SAMPLING = {
     "greedy": [],
@@ -37,12 +42,13 @@ def parse_arguments():
     parser.add_argument("--threads", default="2")
     parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N")
     parser.add_argument("--by", help="a key of the prompts' lines: also a row for each of its values")
+    parser.add_argument("--runs", type=int, default=1, help="of everything, for the medians of speeds")
     return parser.parse_args()
 
 
-def decode(arguments, dtype, sampling, batch, *draft):
+def decode(arguments, prompts, dtype, sampling, batch, *draft):
     command = [arguments.mambify, "generate", "--model", arguments.model, "--chat", "--json"]
-    command += ["--prompts", arguments.prompts, "--max-tokens", arguments.max_tokens]
+    command += ["--prompts", prompts, "--max-tokens", arguments.max_tokens]
     command += ["--dtype", dtype, "--batch", batch, "--threads", arguments.threads]
     command += ["--weights", arguments.weights, "--device", arguments.device]
     command += [*SAMPLING[sampling], *draft]
@@ -58,47 +64,86 @@ def seconds(results):
     )
 
 
-def row(dtype, sampling, draft, length, batch, group, results, plain, alone):
+def groups_of(arguments, folder):
+    """Files of prompts: one for each value of --by in a folder, or all in one."""
+    if not arguments.by:
+        return {"all": arguments.prompts}
+    lines = {}
+    with open(arguments.prompts, encoding="utf-8") as prompts:
+        for line in prompts:
+            if line.strip():
+                lines.setdefault(str(json.loads(line)[arguments.by]), []).append(line)
+    files = {}
+    for number, (name, group) in enumerate(lines.items()):
+        files[name] = f"{folder}/{number}.jsonl"
+        with open(files[name], "w", encoding="utf-8") as out:
+            out.writelines(group)
+    return files
+
+
+class Case:
+    """Results of a way to decode, group by group, and its seconds in each run."""
+
+    def __init__(self, batch, options, draft="none", length=""):
+        self.batch, self.options, self.draft, self.length = batch, options, draft, length
+        self.results, self.seconds = {}, {}
+
+    def add(self, group, results):
+        self.results[group] = results
+        self.seconds.setdefault(group, []).append(seconds(results))
+
+
+def row(dtype, sampling, case, name, groups, plain, alone):
     """Prints one row and returns how many results differ. plain: of the same batch size."""
-    wrong = sum(a["ids"] != b["ids"] for a, b in zip(results, alone, strict=True))
-    drafted = sum(r["speculation"]["drafted"] for r in results)
-    accepted = sum(r["speculation"]["accepted"] for r in results)
-    share = f"{accepted / drafted:.2f}" if drafted else ""
+    results = [r for group in groups for r in case.results[group]]
+    truth = [r for group in groups for r in alone.results[group]]
+    wrong = sum(a["ids"] != b["ids"] for a, b in zip(results, truth, strict=True))
+    total = {key: sum(r["speculation"][key] for r in results)
+             for key in ("cycles", "drafting", "drafted", "accepted")}
+    guessing = f"{total['drafting'] / total['cycles']:.2f}" if total["drafted"] else ""
+    share = f"{total['accepted'] / total['drafted']:.2f}" if total["drafted"] else ""
     tokens = sum(len(r["ids"]) for r in results)
-    print(f"| {dtype} | {sampling} | {draft} | {length} | {batch} | {group} | {len(results)} "
-          f"| {tokens:,} | {wrong} | {share} | {seconds(plain) / seconds(results):.2f}x |", flush=True)
+    runs = len(case.seconds[groups[0]])
+    speed = statistics.median(
+        sum(plain.seconds[group][run] for group in groups)
+        / sum(case.seconds[group][run] for group in groups) for run in range(runs))
+    print(f"| {dtype} | {sampling} | {case.draft} | {case.length} | {case.batch} | {name} "
+          f"| {len(results)} | {tokens:,} | {wrong} | {guessing} | {share} | {speed:.2f}x |",
+          flush=True)
     return wrong
+
+
+def compare(arguments, groups, dtype, sampling):
+    plain = {batch: Case(batch, []) for batch in dict.fromkeys(["1", *arguments.batches])}
+    cases = [*plain.values()]
+    for draft in arguments.drafts:
+        for length in arguments.draft_lengths:
+            options = ["--draft", draft, "--draft-length", length]
+            cases += [Case(batch, options, draft, length) for batch in arguments.batches]
+    for _ in range(arguments.runs):
+        for group, prompts in groups.items():
+            for case in cases:
+                case.add(group, decode(arguments, prompts, dtype, sampling, case.batch,
+                                       *case.options))
+    different = 0
+    names = list(groups)
+    for case in cases:
+        different += row(dtype, sampling, case, "all", names, plain[case.batch], plain["1"])
+        for name in names if arguments.by else []:
+            row(dtype, sampling, case, name, [name], plain[case.batch], plain["1"])
+    return different
 
 
 def main():
     arguments = parse_arguments()
-    groups = {"all": None}
-    if arguments.by:
-        with open(arguments.prompts, encoding="utf-8") as lines:
-            keys = [json.loads(line)[arguments.by] for line in lines if line.strip()]
-        groups |= {key: [i for i, k in enumerate(keys) if k == key] for key in dict.fromkeys(keys)}
-
-    different = 0
     print("| dtype | sampling | draft | length | batch | prompts of | prompts | tokens | different "
-          "| accepted | speed |\n|---|---|---|---|---|---|---|---|---|---|---|", flush=True)
-    for dtype in arguments.dtypes:
-        for sampling in arguments.sampling:
-            plain = {batch: decode(arguments, dtype, sampling, batch)
-                     for batch in dict.fromkeys(["1", *arguments.batches])}
-            cases = [(batch, results, "none", "") for batch, results in plain.items()]
-            for draft in arguments.drafts:
-                for length in arguments.draft_lengths:
-                    for batch in arguments.batches:
-                        options = ["--draft", draft, "--draft-length", length]
-                        results = decode(arguments, dtype, sampling, batch, *options)
-                        cases.append((batch, results, draft, length))
-            for batch, results, draft, length in cases:
-                for group, members in groups.items():
-                    def chosen(all_results, members=members):
-                        return all_results if members is None else [all_results[i] for i in members]
-                    wrong = row(dtype, sampling, draft, length, batch, group, chosen(results),
-                                chosen(plain[batch]), chosen(plain["1"]))
-                    different += wrong if members is None else 0
+          "| cycles with guesses | accepted | speed |\n|" + "---|" * 12, flush=True)
+    different = 0
+    with tempfile.TemporaryDirectory() as folder:
+        groups = groups_of(arguments, folder)
+        for dtype in arguments.dtypes:
+            for sampling in arguments.sampling:
+                different += compare(arguments, groups, dtype, sampling)
     sys.exit(1 if different else 0)
 
 

@@ -38,7 +38,10 @@ void print_result(const GenerationRequest& request, const GenerationResult& resu
         {{"prefill_tokens_per_second", result.prefill_tokens_per_second()},
          {"decode_tokens_per_second", result.decode_tokens_per_second()}}},
        {"speculation",
-        {{"cycles", result.cycles}, {"drafted", result.drafted}, {"accepted", result.accepted}}}});
+        {{"cycles", result.cycles},
+         {"drafting", result.drafting},
+         {"drafted", result.drafted},
+         {"accepted", result.accepted}}}});
 }
 
 std::vector<Prompt> collect_prompts(const GenerateOptions& options) {

@@ -202,49 +202,18 @@ bool Engine::step() {
   return true;
 }
 
-std::vector<TokenId> Engine::read_and_draw(const std::vector<RowInput>& inputs,
-                                           const std::vector<Draw>& draws) {
-  const bool by_rejection = std::ranges::any_of(draws, [&](const Draw& draw) {
-    return draw.draft != nullptr && samples_by_rejection(rows_[draw.row].sequence->request);
-  });
-  if (!by_rejection) {
-    std::vector<TokenDraw> tokens(draws.size());
-    for_each_row(draws.size(), [&](size_t i) {
-      const GenerationRequest& request = rows_[draws[i].row].sequence->request;
-      tokens[i] = {.sampling = request.sampling,
-                   .sequence = request.sequence,
-                   .position = static_cast<uint32_t>(draws[i].position)};
-    });
-    return model_rows_->read_and_draw(inputs, tokens);
-  }
-  const NextTokenScores scores = model_rows_->read(inputs);
-  std::vector<TokenId> drawn(draws.size());
-  kernels::parallel_tasks(scores.size(), scores.numbers(),
-                          [&](int64_t i) { drawn[i] = draw_one(draws[i], scores[i]); });
-  return drawn;
-}
-
-bool Engine::samples_by_rejection(const GenerationRequest& request) const {
-  return options_.acceptance == Acceptance::distribution && request.sampling.temperature > 0;
-}
-
-TokenId Engine::draw_one(const Draw& draw, std::span<const float> scores) const {
-  const GenerationRequest& request = rows_[draw.row].sequence->request;
-  const auto position = static_cast<uint32_t>(draw.position);
-  if (draw.draft == nullptr || !samples_by_rejection(request)) {
-    return sample_token(scores, request.sampling, request.sequence, position);
-  }
-  const TokenId guess = draw.draft->tokens[draw.guess];
-  const TokenDistribution target(scores, request.sampling), certain(guess);
-  const bool was_drawn = !draw.draft->distributions.empty();
-  return accept_or_redraw(guess, was_drawn ? draw.draft->distributions[draw.guess] : certain,
-                          target, request.sampling.seed, request.sequence, position);
+TokenDraw Engine::draw_behind(int64_t row, size_t tokens) const {
+  const GenerationRequest& request = rows_[row].sequence->request;
+  return {.sampling = request.sampling,
+          .sequence = request.sequence,
+          .position = static_cast<uint32_t>(tokens)};
 }
 
 void Engine::prefill(const std::vector<int64_t>& rows) {
   const Stopwatch watch;
   std::vector<RowInput> inputs;
-  std::vector<Draw> draws;
+  std::vector<GuessedDraw> draws;
+  std::vector<int64_t> read;  // rows whose prompts end
   for (int64_t r : rows) {
     const std::vector<TokenId>& tokens = rows_[r].tokens;
     const int64_t begin = model_rows_->length(r), all = static_cast<int64_t>(tokens.size());
@@ -253,12 +222,14 @@ void Engine::prefill(const std::vector<int64_t>& rows) {
     inputs.push_back({.row = r,
                       .tokens = std::span(tokens).subspan(begin, end - begin),
                       .scored = end == all ? 1 : 0});
-    if (end == all) draws.push_back({.row = r, .position = all});
+    if (end < all) continue;
+    draws.push_back({.draw = draw_behind(r, tokens.size())});
+    read.push_back(r);
   }
-  const std::vector<TokenId> drawn = read_and_draw(inputs, draws);
+  const std::vector<TokenId> drawn = read_and_draw(*model_rows_, inputs, draws);
   for (int64_t r : rows) rows_[r].sequence->result.prefill_seconds += watch.seconds();
   for (size_t i = 0; i < drawn.size(); ++i) {
-    if (const auto reason = accept(draws[i].row, drawn[i])) finish(draws[i].row, *reason);
+    if (const auto reason = accept(read[i], drawn[i])) finish(read[i], *reason);
   }
 }
 
@@ -284,12 +255,13 @@ std::vector<Draft> Engine::guess(const std::vector<int64_t>& rows) {
     const int64_t length =
         std::min({lengths[i], request.max_tokens - drawn - 1, options_.context - tokens - 1});
     if (length < 1) continue;
-    requests.push_back({.row = rows[i],
-                        .tokens = row.tokens,
-                        .length = length,
-                        .sampling = request.sampling,
-                        .sequence = request.sequence,
-                        .wants_distributions = samples_by_rejection(request)});
+    requests.push_back(
+        {.row = rows[i],
+         .tokens = row.tokens,
+         .length = length,
+         .sampling = request.sampling,
+         .sequence = request.sequence,
+         .wants_distributions = samples_by_rejection(options_.acceptance, request.sampling)});
     places.push_back(i);
   }
   std::vector<Draft> drafts = options_.drafter->draft(requests);
@@ -308,7 +280,7 @@ void Engine::decode(const std::vector<int64_t>& rows) {
   }
   std::vector<RowInput> inputs(rows.size());
   std::vector<TokenId> read(n_draws);
-  std::vector<Draw> draws(n_draws);
+  std::vector<GuessedDraw> draws(n_draws);
   for_each_row(rows.size(), [&](size_t i) {
     const std::vector<TokenId>& tokens = rows_[rows[i]].tokens;
     const std::vector<TokenId>& guess = guesses[i].tokens;
@@ -318,13 +290,14 @@ void Engine::decode(const std::vector<int64_t>& rows) {
     inputs[i] = {
         .row = rows[i], .tokens = own, .drafts = std::ssize(guess), .scored = std::ssize(own)};
     for (size_t t = 0; t < own.size(); ++t) {
-      draws[first_draws[i] + t] = {.row = rows[i],
-                                   .position = static_cast<int64_t>(tokens.size() + t),
-                                   .draft = t < guess.size() ? &guesses[i] : nullptr,
-                                   .guess = t};
+      GuessedDraw& draw = draws[first_draws[i] + t];
+      draw = {.draw = draw_behind(rows[i], tokens.size() + t), .guess = t};
+      if (t < guess.size() && samples_by_rejection(options_.acceptance, draw.draw.sampling)) {
+        draw.draft = &guesses[i];
+      }
     }
   });
-  const std::vector<TokenId> drawn = read_and_draw(inputs, draws);
+  const std::vector<TokenId> drawn = read_and_draw(*model_rows_, inputs, draws);
   const double seconds = watch.seconds();
   draft_lengths_.add_pass(static_cast<int64_t>(draws.size() - rows.size()), seconds);
 
@@ -342,6 +315,7 @@ void Engine::decode(const std::vector<int64_t>& rows) {
     GenerationResult& result = rows_[rows[i]].sequence->result;
     result.decode_seconds += seconds;
     result.cycles += 1;
+    if (!guess.empty()) result.drafting += 1;
     result.drafted += std::ssize(guess);
     result.accepted += outcome.right;
   };

@@ -17,6 +17,7 @@
 #include <string_view>
 #include <vector>
 
+#include "decode/acceptance.h"
 #include "decode/draft_length.h"
 #include "decode/drafter.h"
 #include "decode/model_rows.h"
@@ -40,7 +41,8 @@ struct GenerationResult {
   double prefill_seconds = 0;  // passes that read the prompt; the last draws the first token
   double decode_seconds = 0;   // passes that drew the others
   int64_t cycles = 0;          // passes that drew the others, too
-  int64_t drafted = 0;         // tokens that a drafter guessed in them
+  int64_t drafting = 0;        // cycles for which a drafter guessed
+  int64_t drafted = 0;         // tokens that it guessed in them
   int64_t accepted = 0;        // and that became tokens of the sequence
 
   // 0 where nothing was timed.
@@ -59,13 +61,6 @@ struct GenerationRequest {
   std::function<void(std::string_view)> on_text;
   // Called once, from step(); may submit further requests. Optional.
   std::function<void(GenerationResult)> on_finish;
-};
-
-// When a guess becomes a token of the sequence.
-enum class Acceptance {
-  exact,  // when it is the token that the model draws there itself
-  // by rejection sampling, more often; tokens that are not sampled are as with exact
-  distribution,
 };
 
 struct EngineOptions {
@@ -145,19 +140,8 @@ class Engine {
   std::vector<Draft> guess(const std::vector<int64_t>& rows);
   // Most tokens to guess for each row.
   std::vector<int64_t> draft_lengths(const std::vector<int64_t>& rows) const;
-  // Whether a request's guesses are accepted by rejection sampling.
-  bool samples_by_rejection(const GenerationRequest& request) const;
-  // The row, and the position in it, of a token that is drawn.
-  struct Draw {
-    int64_t row;
-    int64_t position;
-    const Draft* draft = nullptr;  // with what was guessed for that position, if anything
-    size_t guess = 0;              // its number in the draft
-  };
-  // Reads the inputs and draws what follows their scored tokens.
-  std::vector<TokenId> read_and_draw(const std::vector<RowInput>& inputs,
-                                     const std::vector<Draw>& draws);
-  TokenId draw_one(const Draw& draw, std::span<const float> scores) const;
+  // How what follows so many tokens of a row is drawn.
+  TokenDraw draw_behind(int64_t row, size_t tokens) const;
   // What a pass made of a row's guesses.
   struct Outcome {
     int64_t right = 0;  // guesses that became tokens

@@ -161,6 +161,8 @@ TEST_F(Pipeline, DraftsChangeNoToken) {
     EXPECT_EQ(drafted.json()["text"], plain.json()["text"]) << draft;
     if (draft == "ngram") continue;
     EXPECT_GT(drafted.json()["speculation"]["drafted"], 0);
+    EXPECT_GT(drafted.json()["speculation"]["drafting"], 0);
+    EXPECT_LE(drafted.json()["speculation"]["drafting"], drafted.json()["speculation"]["cycles"]);
     EXPECT_LT(drafted.json()["speculation"]["cycles"], 40);
   }
   std::vector<std::string> adapted = generate;
