@@ -13,7 +13,7 @@ kernels::Mamba1StepParams<T> CudaPass<T>::mamba1_step(const CudaBlock& block,
   const Mamba1Config& sizes = config_.mamba1;
   const CudaMixer& mixer = block.mixer;
   const int64_t in_stride = kernels::padded(mixer.in.outputs);
-  // dt, B and C come behind x and z, or are projections of their own.
+  // The low rank of dt, B and C come behind x and z, or are projections of their own.
   const bool apart = sizes.selects_from_x;
   const T* selection = apart ? layer.selection.as<T>() : layer.in.as<T>();
   const int64_t stride = apart ? kernels::padded(mixer.selection.outputs) : in_stride;
@@ -44,7 +44,10 @@ kernels::Mamba1StepParams<T> CudaPass<T>::mamba1_step(const CudaBlock& block,
           .A = mixer.A.as<float>(),
           .D = mixer.D.as<float>(),
           .state = layer.state.as<float>(),
-          .y = mixed_.as<T>()};
+          .y = mixed_.as<T>(),
+          .low = selection + begins[low],
+          .low_stride = stride,
+          .rank = mixer.dt.inputs};
 }
 
 template <typename T>
@@ -89,23 +92,24 @@ void CudaPass<T>::record_mamba1(const Bucket& bucket, const CudaBlock& block,
   const int64_t in_stride = kernels::padded(mixer.in.outputs);
   normed_linear(bucket, block.input_norm, mixer.in,
                 {.scatter = true, .y = layer.in.as<T>(), .y_stride = in_stride});
-  // The low rank of dt, in a ring whichever it comes from.
-  const T* low = layer.in.as<T>() + (sizes.selects_from_x ? 0 : mixer.in.begins[2]);
-  int64_t low_stride = in_stride;
-  if (sizes.selects_from_x) {
-    low = layer.selection.as<T>();
-    low_stride = kernels::padded(mixer.selection.outputs);
-    record_selection(bucket, mixer, layer);
+  if (sizes.selects_from_x) record_selection(bucket, mixer, layer);
+  kernels::Mamba1StepParams<T> step = mamba1_step(block, layer, bucket.sequences);
+  Prefetch next;
+  if (kernels::mamba1_step_projects_dt(step, bucket.longest)) {
+    // The product behind it starts early enough to ask for its weights itself: to prefetch them
+    // beside the step was slower.
+    step.dt_weight = elements_of(mixer.dt.memory);
+  } else {
+    next = weights_of(mixer.out);
+    linear(mixer.dt, {.rows = bucket.tokens,
+                      .x = step.low,
+                      .x_stride = step.low_stride,
+                      .gather = true,
+                      .scatter = true,
+                      .y = step.dt,
+                      .y_stride = step.dt_stride});
   }
-  linear(mixer.dt, {.rows = bucket.tokens,
-                    .x = low,
-                    .x_stride = low_stride,
-                    .gather = true,
-                    .scatter = true,
-                    .y = layer.dt.as<T>(),
-                    .y_stride = kernels::padded(sizes.d_inner)});
-  kernels::mamba1_step_cuda(mamba1_step(block, layer, bucket.sequences), weights_of(mixer.out),
-                            stream_);
+  kernels::mamba1_step_cuda(step, next, stream_);
   add_to_residual(bucket, mixer.out, mixed_, sizes.d_inner);
 }
 

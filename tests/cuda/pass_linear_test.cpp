@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <string>
 #include <vector>
 
 #include "device_values.h"
@@ -248,56 +249,65 @@ TYPED_TEST(CudaLinear, GathersAndScattersManyRows) {
 }
 
 // The convolution that a product computes on its way to x, for few rows, is that of the kernel for
-// many: tokens 5 to 9 of a sequence, whose inputs are in a ring.
+// many: the first tokens of a sequence, and later ones, whose inputs are in a ring.
 TYPED_TEST(CudaLinear, ConvolvesAsTheKernelForManyRowsDoes) {
-  constexpr int64_t kChannels = 192, kOutputs = 40;
-  constexpr int32_t kSlots = 12, kTokens = 5, kBegin = 5;
-  const auto values = [](int64_t count, uint64_t seed) {
-    return on_device(narrowed<TypeParam>(random_values<float>(count, seed)));
-  };
-  const DeviceMemory weight = values(kOutputs * kChannels, 1), ring = values(kSlots * kChannels, 2),
-                     filter = values(kChannels * 4, 3), bias = values(kChannels, 4);
-  std::vector<PassToken> tokens(kTokens);
-  for (int32_t t = 0; t < kTokens; ++t) {
-    tokens[t] = {.position = kBegin + t, .place = (kBegin + t) % kSlots};
-  }
-  const DeviceMemory device_tokens = on_device(tokens);
-  const DeviceMemory sequence =
-      on_device(std::vector<PassSequence>{{.tokens = kTokens, .base = kBegin, .commit = kTokens}});
-  const DeviceMemory convolved(kTokens * kChannels * sizeof(TypeParam));
+  constexpr int32_t kSlots = 12;
   const CudaStream stream = create_cuda_stream();
-  conv_step_cuda<TypeParam>({.sequences = sequence.as<PassSequence>(),
-                             .n_sequences = 1,
-                             .ring_slots = kSlots,
-                             .channels = kChannels,
-                             .x = ring.as<TypeParam>(),
-                             .x_stride = kChannels,
-                             .weight = filter.as<TypeParam>(),
-                             .bias = bias.as<TypeParam>(),
-                             .y = convolved.as<TypeParam>()},
-                            {}, stream);
-  const auto product = [&](const DeviceMemory& x, bool convolves) {
-    const DeviceMemory y(kTokens * kOutputs * sizeof(TypeParam));
-    pass_linear_cuda<TypeParam>({.rows = kTokens,
-                                 .inputs = kChannels,
-                                 .outputs = kOutputs,
-                                 .weight = weight.as<TypeParam>(),
-                                 .x = x.as<TypeParam>(),
-                                 .x_stride = kChannels,
-                                 .conv_weight = convolves ? filter.as<TypeParam>() : nullptr,
-                                 .conv_bias = bias.as<TypeParam>(),
-                                 .ring_slots = kSlots,
-                                 .tokens = device_tokens.as<PassToken>(),
-                                 .y = y.as<TypeParam>(),
-                                 .y_stride = kOutputs},
-                                stream);
-    synchronise(stream);
-    std::vector<char> bytes(static_cast<size_t>(y.bytes()));
-    y.read(bytes.data(), y.bytes());
-    return bytes;
-  };
-  ASSERT_TRUE(pass_linear_takes_conv<TypeParam>(kTokens, kChannels));
-  EXPECT_EQ(product(ring, true), product(convolved, false));
+  for (const Shape shape : {Shape{192, 40}, Shape{776, 50}, Shape{1536, 80}, Shape{5120, 192}}) {
+    const auto values = [](int64_t count, uint64_t seed) {
+      return on_device(narrowed<TypeParam>(random_values<float>(count, seed)));
+    };
+    const DeviceMemory weight = values(shape.outputs * shape.inputs, 1),
+                       ring = values(kSlots * shape.inputs, 2),
+                       filter = values(shape.inputs * 4, 3), bias = values(shape.inputs, 4);
+    for (const int32_t begin : {0, 2, 5}) {
+      for (int32_t count = 1; count <= 8; ++count) {
+        if (!pass_linear_takes_conv<TypeParam>(count, shape.inputs)) continue;
+        SCOPED_TRACE(std::to_string(shape.inputs) + " inputs, " + std::to_string(count) +
+                     " tokens from " + std::to_string(begin));
+        std::vector<PassToken> tokens(count);
+        for (int32_t t = 0; t < count; ++t) {
+          tokens[t] = {.position = begin + t, .place = (begin + t) % kSlots};
+        }
+        const DeviceMemory device_tokens = on_device(tokens);
+        const DeviceMemory sequence =
+            on_device(std::vector<PassSequence>{{.tokens = count, .base = begin, .commit = count}});
+        const DeviceMemory convolved(count * shape.inputs * sizeof(TypeParam));
+        conv_step_cuda<TypeParam>({.sequences = sequence.as<PassSequence>(),
+                                   .n_sequences = 1,
+                                   .ring_slots = kSlots,
+                                   .channels = shape.inputs,
+                                   .x = ring.as<TypeParam>(),
+                                   .x_stride = shape.inputs,
+                                   .weight = filter.as<TypeParam>(),
+                                   .bias = bias.as<TypeParam>(),
+                                   .y = convolved.as<TypeParam>()},
+                                  {}, stream);
+        const auto product = [&](const DeviceMemory& x, bool convolves) {
+          DeviceMemory y(kSlots * shape.outputs * sizeof(TypeParam));
+          pass_linear_cuda<TypeParam>({.rows = count,
+                                       .inputs = shape.inputs,
+                                       .outputs = shape.outputs,
+                                       .weight = weight.as<TypeParam>(),
+                                       .x = x.as<TypeParam>(),
+                                       .x_stride = shape.inputs,
+                                       .conv_weight = convolves ? filter.as<TypeParam>() : nullptr,
+                                       .conv_bias = bias.as<TypeParam>(),
+                                       .ring_slots = kSlots,
+                                       .tokens = device_tokens.as<PassToken>(),
+                                       .scatter = true,
+                                       .y = y.as<TypeParam>(),
+                                       .y_stride = shape.outputs},
+                                      stream);
+          synchronise(stream);
+          std::vector<char> bytes(static_cast<size_t>(y.bytes()));
+          y.read(bytes.data(), y.bytes());
+          return bytes;
+        };
+        EXPECT_TRUE(product(ring, true) == product(convolved, false));
+      }
+    }
+  }
   destroy_cuda_stream(stream);
 }
 

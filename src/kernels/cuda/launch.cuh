@@ -16,24 +16,33 @@ namespace mambify::kernels {
 
 // Launches a kernel that may start before its predecessor in the stream has ended
 // (programmatic dependent launch, sm_90 on): it calls wait_for_predecessor() before it touches what
-// that wrote, or anything that a kernel before it may still read or write.
+// that wrote, or anything that a kernel before it may still read or write. `cluster` neighbouring
+// blocks of the grid's x are a cluster (kernels/cuda/cluster.cuh).
 template <typename... Parameters, typename... Arguments>
-void launch(void (*kernel)(Parameters...), dim3 grid, dim3 block, size_t shared, CudaStream stream,
-            Arguments&&... arguments) {
-  cudaLaunchAttribute attributes[2]{};
+void launch_clusters(int cluster, void (*kernel)(Parameters...), dim3 grid, dim3 block,
+                     size_t shared, CudaStream stream, Arguments&&... arguments) {
+  cudaLaunchAttribute attributes[3]{};
   attributes[0].id = cudaLaunchAttributeProgrammaticStreamSerialization;
   attributes[0].val.programmaticStreamSerializationAllowed = 1;
   // A multiprocessor runs kernels side by side only where they divide its memory alike.
   attributes[1].id = cudaLaunchAttributePreferredSharedMemoryCarveout;
   attributes[1].val.sharedMemCarveout = cudaSharedmemCarveoutMaxShared;
+  attributes[2].id = cudaLaunchAttributeClusterDimension;
+  attributes[2].val.clusterDim = {static_cast<unsigned>(cluster), 1, 1};
   cudaLaunchConfig_t config{};
   config.gridDim = grid;
   config.blockDim = block;
   config.dynamicSmemBytes = shared;
   config.stream = static_cast<cudaStream_t>(stream);
   config.attrs = attributes;
-  config.numAttrs = 2;
+  config.numAttrs = cluster > 1 ? 3 : 2;
   check_cuda(cudaLaunchKernelEx(&config, kernel, std::forward<Arguments>(arguments)...));
+}
+template <typename... Parameters, typename... Arguments>
+void launch(void (*kernel)(Parameters...), dim3 grid, dim3 block, size_t shared, CudaStream stream,
+            Arguments&&... arguments) {
+  launch_clusters(/*cluster=*/1, kernel, grid, block, shared, stream,
+                  std::forward<Arguments>(arguments)...);
 }
 
 // Everything that kernels before this one wrote can be read from here on.

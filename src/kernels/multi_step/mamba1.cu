@@ -1,4 +1,4 @@
-#include "kernels/multi_step/step.cuh"
+#include "kernels/multi_step/dt_tile.cuh"
 
 namespace mambify::kernels {
 namespace {
@@ -7,6 +7,7 @@ using namespace multi_step;
 
 constexpr int kMostStates = 128;
 constexpr int kMostTokens = 24;  // in shared memory
+constexpr int kSharedBytes = 48 << 10;
 
 // How a kernel divides the states. kLanes threads hold a channel, four states each; a thread holds
 // such a piece of kChannels channels, which share its reads of B and C. kBlocks fit into a
@@ -28,6 +29,15 @@ struct Tiling {
   static_assert(kExact ? kStates == kWidth : kWidth == kMostStates);
 };
 
+// Whether there is a kernel of this tiling that projects dt: where a block's channels are a tile of
+// the product, for the number of states that published models have.
+template <typename T, typename Tiling>
+constexpr bool kCanProject = sizeof(T) == sizeof(Bf16) && Tiling::kStates == 16 &&
+                             Tiling::kBlockChannels == DtTile::kChannels;
+// It takes more registers.
+template <typename Tiling, bool kProjects>
+constexpr int kResidentBlocks = kProjects ? Tiling::kBlocks * 2 / 3 : Tiling::kBlocks;
+
 // What the host decides. The grid is [blocks of a sequence, sequences], and behind these what
 // prefetches.
 struct Division {
@@ -35,6 +45,7 @@ struct Division {
   Divider repeats;           // channels of d_inner for one of d_xb
   int b_groups, c_groups;    // that the channels of a block may touch
   int chunk;                 // tokens in shared memory, a multiple of kQuad
+  int split;                 // of the sum that is dt
 };
 
 // What a channel needs of one token.
@@ -84,15 +95,16 @@ __device__ inline void stage(const Staged<T>& B, const Staged<T>& C, int N, cons
   }
 }
 
-// One block: kBlockChannels channels of one sequence.
-template <typename T, typename Tiling>
-__global__ void __launch_bounds__(Tiling::kThreads, Tiling::kBlocks)
+// One block: kBlockChannels channels of one sequence. kProjects: dt of new tokens is computed here.
+template <typename T, typename Tiling, bool kProjects>
+__global__ void __launch_bounds__(Tiling::kThreads, kResidentBlocks<Tiling, kProjects>)
     mamba1_step(const Mamba1StepParams<T> p, const Prefetch next, const Division division) {
   constexpr int kChannels = Tiling::kChannels, kBlockChannels = Tiling::kBlockChannels;
   constexpr int kWidth = Tiling::kWidth, kLanes = Tiling::kLanes;
-  extern __shared__ __align__(16) Input inputs[];  // [chunk, kBlockChannels], then B and C
+  extern __shared__ __align__(16) Input inputs[];  // [chunk, kBlockChannels], then B, C and dt
   float* B = reinterpret_cast<float*>(inputs + division.chunk * kBlockChannels);
   float* C = B + division.chunk * division.b_groups * kWidth;
+  float* projected = C + division.chunk * division.c_groups * kWidth;  // [tokens, kBlockChannels]
 
   start_successor();
   const int number = blockIdx.y, extra = number - static_cast<int>(p.n_sequences);
@@ -101,6 +113,16 @@ __global__ void __launch_bounds__(Tiling::kThreads, Tiling::kBlocks)
                           (gridDim.y - static_cast<int>(p.n_sequences)) * gridDim.x);
   }
   const PassSequence s = load_sequence(p.sequences + number);
+  // One warp projects.
+  const auto dt_tile = [&] {
+    if constexpr (kProjects) {
+      return DtTile(p, reinterpret_cast<uint4*>(projected + DtTile::kTokens * kBlockChannels));
+    }
+  };
+  const bool has_tile = kProjects && threadIdx.x < 32 && s.tokens > 0;
+  if constexpr (kProjects) {
+    if (has_tile) dt_tile().request_weight(blockIdx.x * kBlockChannels);
+  }
   const int N = Tiling::kExact ? Tiling::kStates : static_cast<int>(p.d_state);
   const int d_inner = static_cast<int>(p.d_inner), first_channel = blockIdx.x * kBlockChannels;
   const int last_channel = min(first_channel + kBlockChannels, d_inner) - 1;
@@ -145,6 +167,9 @@ __global__ void __launch_bounds__(Tiling::kThreads, Tiling::kBlocks)
 
   wait_for_predecessor();
   if (total == 0) return;
+  if constexpr (kProjects) {
+    if (has_tile) dt_tile().request_tokens(places, s.pending, s.tokens);
+  }
   for (int begin = 0; begin < total; begin += division.chunk) {
     const int tokens = min(division.chunk, total - begin);
     if (begin > 0) {
@@ -165,11 +190,29 @@ __global__ void __launch_bounds__(Tiling::kThreads, Tiling::kBlocks)
         dt[round] = input_at(p.dt + my_channel, dt_stride, places, t);
         z[round] = input_at(p.z + my_channel, z_stride, places, t);
       }
-      if (first < Tiling::kTokensAtOnce) stage<Tiling>(staged_b, staged_c, N, places, tokens);
+      if (first < Tiling::kTokensAtOnce) {
+        stage<Tiling>(staged_b, staged_c, N, places, tokens);
+        if constexpr (kProjects) {
+          if (begin == 0) {
+            if (has_tile) dt_tile().multiply(s.tokens, division.split, projected);
+            __syncthreads();
+          }
+        }
+      }
 #pragma unroll
       for (int round = 0; round < kCount; ++round) {
         const int t = first + round * Tiling::kTokensAtOnce;
         if (t >= tokens) break;
+        if constexpr (kProjects) {
+          const int new_token = begin + t - s.pending;
+          if (new_token >= 0) {
+            dt[round] = projected[new_token * kBlockChannels + mine];
+            if (first_channel + mine < d_inner) {
+              p.dt[static_cast<int64_t>(places.at(t)) * dt_stride + my_channel] =
+                  rounded<T>(dt[round]);
+            }
+          }
+        }
         const float convolved = filter(x[round], /*activation=*/true);
         const float step = softplus(__fadd_rn(dt[round], dt_bias));
         // z of a pending token may be anything: its gate is not read.
@@ -256,9 +299,10 @@ int groups_touched(int64_t share, int64_t channels) {
   return static_cast<int>((channels - 2) / share + 2);
 }
 
-template <typename Tiling, typename T>
-void launch_step(const Mamba1StepParams<T>& p, const Prefetch& next, CudaStream stream) {
-  constexpr int kSharedBytes = 48 << 10, kBlockChannels = Tiling::kBlockChannels;
+template <typename Tiling, bool kProjects, typename T>
+void launch_divided(const Mamba1StepParams<T>& p, const Prefetch& next, CudaStream stream) {
+  constexpr int kBlockChannels = Tiling::kBlockChannels;
+  const int dt_bytes = kProjects ? DtTile::bytes(p.rank) : 0;
   const int64_t blocks = (p.d_inner + kBlockChannels - 1) / kBlockChannels;
   const int64_t prefetching = (prefetch_blocks(next) + blocks - 1) / blocks;
   const int64_t b_share = p.d_inner / p.b_groups, c_share = p.d_inner / p.c_groups;
@@ -267,38 +311,65 @@ void launch_step(const Mamba1StepParams<T>& p, const Prefetch& next, CudaStream 
                     .repeats = Divider(p.d_inner / p.d_xb),
                     .b_groups = groups_touched(b_share, kBlockChannels),
                     .c_groups = groups_touched(c_share, kBlockChannels),
-                    .chunk = 0};
+                    .chunk = 0,
+                    .split = kProjects ? linear::split_of(p.rank) : 0};
   const size_t token_bytes =
       kBlockChannels * sizeof(Input) +
       (division.b_groups + division.c_groups) * Tiling::kWidth * sizeof(float);
-  division.chunk =
-      std::min(kMostTokens, static_cast<int>(kSharedBytes / token_bytes) / kQuad * kQuad);
-  launch(mamba1_step<T, Tiling>, dim3(blocks, p.n_sequences + prefetching), dim3(Tiling::kThreads),
-         division.chunk * token_bytes, stream, p, next, division);
+  division.chunk = std::min(
+      kMostTokens, static_cast<int>((kSharedBytes - dt_bytes) / token_bytes) / kQuad * kQuad);
+  launch(mamba1_step<T, Tiling, kProjects>, dim3(blocks, p.n_sequences + prefetching),
+         dim3(Tiling::kThreads), division.chunk * token_bytes + dt_bytes, stream, p, next,
+         division);
+}
+
+template <typename Tiling, typename T>
+void launch_step(const Mamba1StepParams<T>& p, const Prefetch& next, CudaStream stream) {
+  if constexpr (kCanProject<T, Tiling>) {
+    if (p.dt_weight != nullptr) return launch_divided<Tiling, true>(p, next, stream);
+  }
+  require(p.dt_weight == nullptr, "Mamba-1 on CUDA: no kernel projects dt for these sizes");
+  launch_divided<Tiling, false>(p, next, stream);
+}
+
+// Calls `use` with the tiling for the sizes.
+template <typename T, typename Use>
+auto with_tiling(const Mamba1StepParams<T>& p, const Use& use) {
+  const int64_t shares = (p.d_inner / p.b_groups) | (p.d_inner / p.c_groups);
+  const bool whole_shares = shares % 8 == 0;
+  // Few sequences want many threads, many want little to do besides their states.
+  const bool many = p.n_sequences > 4;
+  if (p.d_state == 16) return use.template operator()<Tiling<4, 1, 2, 16, 12>>();
+  if (p.d_state == 64 && whole_shares) return use.template operator()<Tiling<16, 2, 4, 64, 6>>();
+  if (p.d_state == 128 && whole_shares && many) {
+    return use.template operator()<Tiling<32, 8, 4, 128, 4>>();
+  }
+  if (p.d_state == 128 && whole_shares) {
+    return use.template operator()<Tiling<32, 4, 8, 128, 2>>();
+  }
+  return use.template operator()<Tiling<32, 1, 4, 0, 6>>();
 }
 
 }  // namespace
+
+template <typename T>
+bool mamba1_step_projects_dt(const Mamba1StepParams<T>& p, int64_t longest) {
+  // Every sequence reads the weight anew.
+  constexpr int64_t kMostSequences = 4, kMostRank = 256;
+  return longest <= DtTile::kTokens && p.n_sequences <= kMostSequences && p.rank <= kMostRank &&
+         with_tiling(p, [&]<typename Tiling>() { return kCanProject<T, Tiling>; });
+}
 
 template <typename T>
 void mamba1_step_cuda(const Mamba1StepParams<T>& p, const Prefetch& next, CudaStream stream) {
   require(p.d_state >= 1 && p.d_state <= kMostStates, "Mamba-1 on CUDA: d_state is not 1 to 128");
   require(p.d_conv >= 1 && p.d_conv <= kTaps, "Mamba-1 on CUDA: d_conv is not 1 to 4");
   if (p.n_sequences == 0) return;
-  const int64_t shares = (p.d_inner / p.b_groups) | (p.d_inner / p.c_groups);
-  const bool whole_shares = shares % 8 == 0;
-  // Few sequences want many threads, many want little to do besides their states.
-  const bool many = p.n_sequences > 4;
-  if (p.d_state == 16) return launch_step<Tiling<4, 1, 2, 16, 12>>(p, next, stream);
-  if (p.d_state == 64 && whole_shares) return launch_step<Tiling<16, 2, 4, 64, 6>>(p, next, stream);
-  if (p.d_state == 128 && whole_shares && many) {
-    return launch_step<Tiling<32, 8, 4, 128, 4>>(p, next, stream);
-  }
-  if (p.d_state == 128 && whole_shares) {
-    return launch_step<Tiling<32, 4, 8, 128, 2>>(p, next, stream);
-  }
-  return launch_step<Tiling<32, 1, 4, 0, 6>>(p, next, stream);
+  with_tiling(p, [&]<typename Tiling>() { launch_step<Tiling>(p, next, stream); });
 }
 
+template bool mamba1_step_projects_dt(const Mamba1StepParams<float>&, int64_t);
+template bool mamba1_step_projects_dt(const Mamba1StepParams<Bf16>&, int64_t);
 template void mamba1_step_cuda(const Mamba1StepParams<float>&, const Prefetch&, CudaStream);
 template void mamba1_step_cuda(const Mamba1StepParams<Bf16>&, const Prefetch&, CudaStream);
 

@@ -70,7 +70,7 @@ struct Mamba1StepParams {
   int64_t x_stride = 0;
   const T* z = nullptr;  // d_inner wide; the gate, of new tokens only
   int64_t z_stride = 0;
-  const T* dt = nullptr;  // d_inner wide, before bias and softplus
+  T* dt = nullptr;  // d_inner wide, before bias and softplus; the new tokens' may be written here
   int64_t dt_stride = 0;
   const T* B = nullptr;  // [b_groups, d_state]
   int64_t b_stride = 0;
@@ -84,6 +84,13 @@ struct Mamba1StepParams {
 
   float* state = nullptr;  // [rows, d_inner, d_state]
   T* y = nullptr;          // [tokens of the pass, d_inner]: T(T(y) * silu(z)), the new tokens' only
+
+  // The step may also project dt of the new tokens, low W^T with pass_linear's bits, and write it
+  // to its ring: see mamba1_step_projects_dt.
+  const T* low = nullptr;  // ring, rank wide, aligned to 16 bytes as every row of it is
+  int64_t low_stride = 0;
+  int64_t rank = 0;
+  const T* dt_weight = nullptr;  // [d_inner, padded(rank)]; null: dt is in its ring
 };
 
 // The convolution alone, with SiLU, of the new tokens: where B, C and dt are projected from it.
@@ -101,6 +108,12 @@ struct ConvStepParams {
   const T* bias = nullptr;    // [channels]
   T* y = nullptr;             // [tokens of the pass, channels]
 };
+
+// Whether a step of no more than `longest` new tokens of a sequence can project dt on a device, and
+// is the faster for it: few tokens of few sequences, 16 states, bf16. Of p, sizes, rank and
+// n_sequences are set.
+template <typename T>
+bool mamba1_step_projects_dt(const Mamba1StepParams<T>& p, int64_t longest);
 
 // The definition, for one pass, on the host.
 template <typename T>

@@ -5,6 +5,7 @@
 // every sum has one order, whatever the number of rows.
 #include <algorithm>
 
+#include "kernels/pass_linear/convolved.h"
 #include "kernels/pass_linear/many_rows.h"
 #include "kernels/pass_linear/tile.cuh"
 
@@ -350,6 +351,7 @@ template bool pass_linear_takes_norm<Bf16>(int64_t, int64_t);
 template <>
 void pass_linear_cuda(const PassLinearParams<Bf16>& p, CudaStream stream) {
   check(p);
+  if (takes_convolved(p)) return convolved_cuda(p, stream);
   const int64_t staged = staged_bytes_of<Bf16>(p.rows, p.inputs);
   require((p.norm == nullptr && p.conv_weight == nullptr) || staged > 0,
           "pass_linear: too many rows or inputs for a norm or a convolution");

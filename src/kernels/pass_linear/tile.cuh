@@ -32,6 +32,13 @@ __device__ inline void multiply_tensor(float (&sum)[4], uint32_t a0, uint32_t a1
       : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
 }
 
+// The same of sixteen bytes of two rows of a tile and of a row of x: the sum of 32 inputs, which
+// four threads share.
+__device__ inline void multiply_vectors(float (&sum)[4], uint4 top, uint4 bottom, uint4 x) {
+  multiply_tensor(sum, top.x, bottom.x, top.y, bottom.y, x.x, x.y);
+  multiply_tensor(sum, top.z, bottom.z, top.w, bottom.w, x.z, x.w);
+}
+
 template <typename T>
 __device__ inline const T* row_of_x(const PassLinearParams<T>& p, int row) {
   return p.x + (p.gather ? p.tokens[row].place : row) * p.x_stride;
@@ -52,35 +59,49 @@ __device__ inline void load_norm(const PassLinearParams<T>& p, uint4 (&weight)[k
   }
 }
 
+constexpr int kTaps = 4;
+// The convolution of neighbouring channels, with SiLU behind it. x: of each tap, in order; filter:
+// [channels, taps].
+template <typename T>
+__device__ inline uint4 convolved(const uint4 (&x)[kTaps], const T* filter, const T* bias) {
+  constexpr int kSize = Vector<T>::kSize;
+  Vector<T> inputs[kTaps], weights[kTaps];  // weights: of kSize / 4 channels, all taps
+#pragma unroll
+  for (int tap = 0; tap < kTaps; ++tap) {
+    inputs[tap] = unpack<T>(x[tap]);
+    weights[tap] = unpack<T>(*reinterpret_cast<const uint4*>(filter + tap * kSize));
+  }
+  Vector<T> y = unpack<T>(*reinterpret_cast<const uint4*>(bias));
+#pragma unroll
+  for (int i = 0; i < kSize; ++i) {
+#pragma unroll
+    for (int tap = 0; tap < kTaps; ++tap) {
+      const int weight = i * kTaps + tap;
+      y.values[i] = multiply_add(weights[weight / kSize].values[weight % kSize],
+                                 inputs[tap].values[i], y.values[i]);
+    }
+    y.values[i] = silu(y.values[i]);
+  }
+  return pack<T>(y);
+}
+
 // The convolution of a row of x, to shared memory; by all threads.
 template <typename T>
 __device__ inline void stage_convolved(const PassLinearParams<T>& p, int row, T* staged) {
-  constexpr int kSize = Vector<T>::kSize, kTaps = 4;
+  constexpr int kSize = Vector<T>::kSize;
   const PassToken token = p.tokens[row];
   const int slots = static_cast<int>(p.ring_slots);
   const int ring = token.place - token.position % slots;
   for (int k = threadIdx.x * kSize; k < p.inputs; k += kThreads * kSize) {
-    Vector<T> x[kTaps], filter[kTaps];  // a tap's inputs; and of kSize / 4 channels, all taps
+    uint4 x[kTaps];
 #pragma unroll
     for (int tap = 0; tap < kTaps; ++tap) {
       const int position = token.position - (kTaps - 1) + tap;
       const T* from = p.x + static_cast<int64_t>(ring + max(position, 0) % slots) * p.x_stride + k;
-      x[tap] = unpack<T>(position >= 0 ? *reinterpret_cast<const uint4*>(from) : uint4{});
-      filter[tap] =
-          unpack<T>(*reinterpret_cast<const uint4*>(p.conv_weight + k * kTaps + tap * kSize));
+      x[tap] = position >= 0 ? *reinterpret_cast<const uint4*>(from) : uint4{};
     }
-    Vector<T> y = unpack<T>(*reinterpret_cast<const uint4*>(p.conv_bias + k));
-#pragma unroll
-    for (int i = 0; i < kSize; ++i) {
-#pragma unroll
-      for (int tap = 0; tap < kTaps; ++tap) {
-        const int weight = i * kTaps + tap;
-        y.values[i] = multiply_add(filter[weight / kSize].values[weight % kSize], x[tap].values[i],
-                                   y.values[i]);
-      }
-      y.values[i] = silu(y.values[i]);
-    }
-    *reinterpret_cast<uint4*>(staged + k) = pack<T>(y);
+    *reinterpret_cast<uint4*>(staged + k) =
+        convolved(x, p.conv_weight + k * kTaps, p.conv_bias + k);
   }
 }
 
