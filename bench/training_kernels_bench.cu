@@ -139,7 +139,7 @@ void bench_swiglu(Bench& bench, int64_t width) {
   std::printf("swiglu, %lld wide\n", static_cast<long long>(width));
   bench.report("  forward", bytes_of(3, width), [&] { swiglu_forward_cuda(p, bench.stream()); });
   bench.report("  backward", bytes_of(5, width), [&] {
-    swiglu_backward_cuda<Bf16>({p, dy.data(), dgate.data(), dup.data()}, bench.stream());
+    swiglu_backward_cuda<Bf16>({p, dy.data(), dgate.data(), dup.data(), width}, bench.stream());
   });
 }
 
