@@ -1,3 +1,4 @@
+#include <ATen/TensorOperators.h>
 #include <ATen/ops/cat.h>
 
 #include "model/mixers.h"
@@ -34,7 +35,7 @@ RecurrentInputs with_pending(const Mamba1Config& sizes, const RecurrentInputs& f
 at::Tensor forward(const ModelConfig& config, const Mamba1& weights, const at::Tensor& u,
                    const Context& context, MixerState* state) {
   const Mamba1Config& sizes = config.mamba1;
-  Mamba1 mixer = weights;
+  Mamba1 mixer = weights;  // handles
   if (u.is_cuda()) align_rank(mixer.dt_proj_down, mixer.dt_proj);
   const std::vector<at::Tensor> from_u =
       project_group(context.packed, u, input_projections(mixer, sizes.selects_from_x));

@@ -1,5 +1,6 @@
 #include "model/model.h"
 
+#include <ATen/TensorOperators.h>
 #include <ATen/ops/embedding.h>
 #include <fmt/format.h>
 

@@ -145,6 +145,7 @@ std::vector<at::Tensor> project_group(const PackedWeights* packed, const at::Ten
                                       const std::vector<at::Tensor>& weights) {
   const PackedMatrix* matrix = packed != nullptr ? packed->find(weights.front()) : nullptr;
   std::vector<int64_t> sizes;
+  sizes.reserve(weights.size());
   for (const at::Tensor& weight : weights) sizes.push_back(weight.size(0));
   if (matrix != nullptr) {
     return rows_linear(x, *matrix).split_with_sizes(sizes, /*dim=*/1);
@@ -154,6 +155,7 @@ std::vector<at::Tensor> project_group(const PackedWeights* packed, const at::Ten
     return aligned_parts(x, weights, sizes);
   }
   std::vector<at::Tensor> products;
+  products.reserve(weights.size());
   for (const at::Tensor& weight : weights) products.push_back(at::linear(x, weight));
   return products;
 }

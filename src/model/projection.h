@@ -59,8 +59,8 @@ std::vector<at::Tensor> project_parts(const PackedWeights* packed, const at::Ten
                                       const at::Tensor& weight, const std::vector<int64_t>& sizes);
 // x weight^T for each matrix of a group, their columns beside each other, on a CUDA device.
 at::Tensor project_as_one(const at::Tensor& x, const std::vector<at::Tensor>& weights);
-// The same product as (x down^T) up^T of two such matrices, whose inner dimension is one that
-// tensor cores can read. down: [rank, inputs]; up: [outputs, rank].
+// Adds zeros to two matrices so that tensor cores can read the inner dimension of (x down^T) up^T,
+// which stays the same. down: [rank, inputs]; up: [outputs, rank].
 void align_rank(at::Tensor& down, at::Tensor& up);
 
 // The groups of mixers and of a block's MLP: what a forward pass calls project_group with.
