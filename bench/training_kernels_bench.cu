@@ -1,9 +1,13 @@
-// Time of the kernels of training that memory limits, in bf16 at the sizes of 16,384 tokens, beside
-// the rate at which the device reads its memory. Bytes are those that must be read and written at
-// least once; every array is larger than what a cache holds.
+// Time of the kernels of training that memory limits, in bf16, of 16,384 tokens where nothing else
+// is said, beside the rate at which the device reads its memory. Bytes are those that must be read
+// and written at least once; every array is larger than what a cache holds.
+//
+// Usage: training_kernels_bench [NAME]: all kernels, or those whose names begin so.
 #include <algorithm>
 #include <cstdio>
 #include <exception>
+#include <string>
+#include <string_view>
 #include <vector>
 
 #include "kernels/causal_conv1d/params.h"
@@ -88,16 +92,14 @@ class Bench {
   cudaEvent_t begin_{}, end_{};
 };
 
-// Bytes of so many arrays [kTokens, width] of bf16.
-double bytes_of(int64_t arrays, int64_t width) {
-  return 2.0 * static_cast<double>(arrays * kTokens * width);
+// Bytes of so many arrays [tokens, width] of bf16.
+double bytes_of(int64_t arrays, int64_t width, int64_t tokens = kTokens) {
+  return 2.0 * static_cast<double>(arrays * tokens * width);
 }
 
-DeviceMemory document_starts() {
+DeviceMemory document_starts(int64_t documents, int64_t length) {
   std::vector<int32_t> starts;
-  for (int64_t d = 0; d <= kDocuments; ++d) {
-    starts.push_back(static_cast<int32_t>(d * kTokens / kDocuments));
-  }
+  for (int64_t d = 0; d <= documents; ++d) starts.push_back(static_cast<int32_t>(d * length));
   DeviceMemory memory(static_cast<int64_t>(starts.size() * sizeof(int32_t)));
   memory.write(starts.data(), memory.bytes());
   return memory;
@@ -139,7 +141,7 @@ void bench_swiglu(Bench& bench, int64_t width) {
   std::printf("swiglu, %lld wide\n", static_cast<long long>(width));
   bench.report("  forward", bytes_of(3, width), [&] { swiglu_forward_cuda(p, bench.stream()); });
   bench.report("  backward", bytes_of(5, width), [&] {
-    swiglu_backward_cuda<Bf16>({p, dy.data(), dgate.data(), dup.data()}, bench.stream());
+    swiglu_backward_cuda<Bf16>({p, dy.data(), dgate.data(), dup.data(), width}, bench.stream());
   });
 }
 
@@ -159,7 +161,7 @@ void bench_causal_conv1d(Bench& bench, int64_t channels) {
   const int64_t count = kTokens * channels;
   const Array<Bf16> x(count), weight(channels * 4), bias(channels), dy(count), y(count), dx(count);
   const Array<float> dweight(channels * 4), dbias(channels);
-  const DeviceMemory starts = document_starts();
+  const DeviceMemory starts = document_starts(kDocuments, kTokens / kDocuments);
   const DeviceMemory scratch(causal_conv1d_backward_scratch_bytes(kTokens, channels, 4));
   CausalConv1dCudaBackwardParams<Bf16> p;
   p.forward = {.starts = starts.as<int32_t>(),
@@ -186,22 +188,22 @@ void bench_causal_conv1d(Bench& bench, int64_t channels) {
 }
 
 struct ScanShape {
-  int64_t channels, d_state, b_groups, c_groups;
+  int64_t documents, length, channels, d_state, b_groups, c_groups;
 };
 
 // Bytes: x, dt, y and B, C forward; those but y, and dy, dx, ddt, dB, dC backward.
 void bench_selective_scan(Bench& bench, const ScanShape& s) {
-  const int64_t count = kTokens * s.channels, b_width = s.b_groups * s.d_state,
-                c_width = s.c_groups * s.d_state;
-  const Array<Bf16> x(count), dt(count, 1, -3), B(kTokens * b_width), C(kTokens * c_width),
-      dy(count), y(count), dx(count), ddt(count), dB(kTokens * b_width), dC(kTokens * c_width);
+  const int64_t tokens = s.documents * s.length, count = tokens * s.channels,
+                b_width = s.b_groups * s.d_state, c_width = s.c_groups * s.d_state;
+  const Array<Bf16> x(count), dt(count, 1, -3), B(tokens * b_width), C(tokens * c_width), dy(count),
+      y(count), dx(count), ddt(count), dB(tokens * b_width), dC(tokens * c_width);
   const Array<float> A(s.channels * s.d_state, 0.9f, -1), dt_bias(s.channels), D(s.channels);
   const Array<float> dA(s.channels * s.d_state), ddt_bias(s.channels), dD(s.channels);
-  const DeviceMemory starts = document_starts();
+  const DeviceMemory starts = document_starts(s.documents, s.length);
   SelectiveScanCudaBackwardParams<Bf16> p;
-  p.forward = {.documents = kDocuments,
+  p.forward = {.documents = s.documents,
                .starts = starts.as<int32_t>(),
-               .tokens = kTokens,
+               .tokens = tokens,
                .channels = s.channels,
                .d_state = s.d_state,
                .b_groups = s.b_groups,
@@ -228,15 +230,17 @@ void bench_selective_scan(Bench& bench, const ScanShape& s) {
   p.dB = dB.data();
   p.dC = dC.data();
   p.dD = dD.data();
-  std::printf("selective_scan, %lld channels, %lld states\n", static_cast<long long>(s.channels),
-              static_cast<long long>(s.d_state));
-  const double states = bytes_of(1, b_width) + bytes_of(1, c_width);
-  bench.report("  forward", bytes_of(3, s.channels) + states,
+  std::printf("selective_scan, %lld x %lld tokens, %lld channels, %lld states\n",
+              static_cast<long long>(s.documents), static_cast<long long>(s.length),
+              static_cast<long long>(s.channels), static_cast<long long>(s.d_state));
+  const double states = bytes_of(1, b_width + c_width, tokens),
+               forward = bytes_of(3, s.channels, tokens) + states;
+  bench.report("  forward", forward,
                [&] { selective_scan_forward_cuda(p.forward, bench.stream()); });
   p.forward.checkpoints = checkpoints.as<float>();
-  bench.report("  forward, keeping states", bytes_of(3, s.channels) + states,
+  bench.report("  forward, keeping states", forward,
                [&] { selective_scan_forward_cuda(p.forward, bench.stream()); });
-  bench.report("  backward", bytes_of(5, s.channels) + 2 * states,
+  bench.report("  backward", bytes_of(5, s.channels, tokens) + 2 * states,
                [&] { selective_scan_backward_cuda(p, scratch.as<void>(), bench.stream()); });
 }
 
@@ -266,32 +270,45 @@ void bench_logit_loss(Bench& bench, int64_t rows, int64_t vocab) {
                [&] { logit_loss_cuda(p, bench.stream()); });
 }
 
-void bench_all() {
+void bench_all(std::string_view name) {
   use_cuda_device(0);
   Bench bench;
-  bench_rms_norm(bench, "rms_norm, 576 channels", 576, 576, false);
-  bench_rms_norm(bench, "rms_norm, 4096 channels", 4096, 4096, false);
-  bench_rms_norm(bench, "rms_norm, 4096 channels in groups of 128, gated", 4096, 128, true);
-  bench_rms_norm(bench, "rms_norm, 576 channels in groups of 64, gated", 576, 64, true);
-  bench_swiglu(bench, 1536);
-  bench_swiglu(bench, 14336);
-  bench_rotary(bench, 9, 64);
-  bench_rotary(bench, 32, 128);
-  bench_causal_conv1d(bench, 960);
-  bench_causal_conv1d(bench, 5120);
-  bench_logit_loss(bench, 4096, 49152);
-  bench_logit_loss(bench, 2048, 128256);
-  bench_selective_scan(bench, {5120, 16, 1, 1});
-  bench_selective_scan(bench, {576, 64, 3, 9});
-  bench_selective_scan(bench, {4096, 128, 8, 32});
+  const auto wanted = [&](std::string_view kernel) { return kernel.starts_with(name); };
+  if (wanted("rms_norm")) {
+    bench_rms_norm(bench, "rms_norm, 576 channels", 576, 576, false);
+    bench_rms_norm(bench, "rms_norm, 4096 channels", 4096, 4096, false);
+    bench_rms_norm(bench, "rms_norm, 4096 channels in groups of 128, gated", 4096, 128, true);
+    bench_rms_norm(bench, "rms_norm, 576 channels in groups of 64, gated", 576, 64, true);
+  }
+  if (wanted("swiglu")) {
+    bench_swiglu(bench, 1536);
+    bench_swiglu(bench, 14336);
+  }
+  if (wanted("rotary")) {
+    bench_rotary(bench, 9, 64);
+    bench_rotary(bench, 32, 128);
+  }
+  if (wanted("causal_conv1d")) {
+    bench_causal_conv1d(bench, 960);
+    bench_causal_conv1d(bench, 5120);
+  }
+  if (wanted("logit_loss")) {
+    bench_logit_loss(bench, 4096, 49152);
+    bench_logit_loss(bench, 2048, 128256);
+  }
+  if (wanted("selective_scan")) {
+    bench_selective_scan(bench, {8, 2048, 5120, 16, 1, 1});
+    bench_selective_scan(bench, {64, 512, 576, 64, 3, 9});
+    bench_selective_scan(bench, {8, 2048, 4096, 128, 8, 32});
+  }
 }
 
 }  // namespace
 }  // namespace mambify::kernels
 
-int main() {
+int main(int argc, char** argv) {
   try {
-    mambify::kernels::bench_all();
+    mambify::kernels::bench_all(argc > 1 ? argv[1] : "");
   } catch (const std::exception& error) {
     std::fprintf(stderr, "%s\n", error.what());
     return 1;

@@ -7,9 +7,8 @@ backward, in bf16, medians in milliseconds. Needs PyTorch, and mamba-ssm on the 
 folder mamba_ssm/ops/triton is all that is used; mamba_ssm/__init__.py may be empty).
 """
 
-import statistics
-
 import torch
+from gpu_timing import milliseconds
 from mamba_ssm.ops.triton.ssd_combined import mamba_chunk_scan_combined
 
 # name, batch, length, heads, head_dim, d_state, groups of x, of B, of C
@@ -18,21 +17,6 @@ SHAPES = [
     ("135M layer", 16, 2048, 9, 64, 64, 3, 3, 9),
     ("Mamba-2 370M", 4, 2048, 32, 64, 128, 32, 1, 1),
 ]
-RUNS = 20
-
-
-def milliseconds(run):
-    for _ in range(3):
-        run()
-    times = []
-    for _ in range(RUNS):
-        begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-        begin.record()
-        run()
-        end.record()
-        end.synchronize()
-        times.append(begin.elapsed_time(end))
-    return statistics.median(times)
 
 
 def both_passes(function, inputs):

@@ -1,9 +1,11 @@
 #include "distill/optimizer.h"
 
+#include <ATen/TensorOperators.h>
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/_foreach_copy.h>
 #include <ATen/ops/_foreach_norm.h>
 #include <ATen/ops/_fused_adamw.h>
+#include <ATen/ops/empty.h>
 #include <ATen/ops/full.h>
 #include <ATen/ops/isfinite.h>
 #include <ATen/ops/ones.h>
@@ -46,15 +48,25 @@ AdamW::AdamW(std::vector<TrainedParameter> parameters, const StageSection& stage
 }
 
 void AdamW::collect_gradients() {
+  std::vector<at::Tensor> rounded, unrounded;  // to be copied at once: most are small
   for (Group& group : groups_) {
     for (size_t i = 0; i < group.compute.size(); ++i) {
       at::Tensor& fresh = group.compute[i].mutable_grad();
       if (!fresh.defined()) continue;
       at::Tensor& sum = group.gradient[i];
-      sum = sum.defined() ? sum.add_(fresh) : fresh.to(at::kFloat);
+      if (sum.defined()) {
+        sum.add_(fresh);
+      } else if (fresh.scalar_type() == at::kFloat) {
+        sum = fresh;
+      } else {
+        sum = at::empty(fresh.sizes(), fresh.options().dtype(at::kFloat));
+        unrounded.push_back(sum);
+        rounded.push_back(fresh);
+      }
       fresh.reset();
     }
   }
+  if (!rounded.empty()) at::_foreach_copy_(unrounded, rounded);
 }
 
 at::Tensor AdamW::gradient_norm() const {

@@ -1,3 +1,4 @@
+#include <ATen/TensorOperators.h>
 #include <ATen/ops/cat.h>
 
 #include "model/mixers.h"
@@ -29,19 +30,13 @@ RecurrentInputs with_pending(const Mamba1Config& sizes, const RecurrentInputs& f
   return {.x = parts[0], .dt = parts[1], .B = parts[2], .C = parts[3]};
 }
 
-// [tokens, d_xb] to [tokens, d_inner], in blocks of d_state.
-at::Tensor repeated(const Mamba1Config& sizes, const at::Tensor& x) {
-  if (sizes.d_xb == sizes.d_inner) return x;
-  return x.unflatten(1, {sizes.d_xb / sizes.d_state, 1, sizes.d_state})
-      .expand({-1, -1, sizes.d_inner / sizes.d_xb, -1})
-      .reshape({x.size(0), sizes.d_inner});
-}
-
 }  // namespace
 
-at::Tensor forward(const ModelConfig& config, const Mamba1& mixer, const at::Tensor& u,
+at::Tensor forward(const ModelConfig& config, const Mamba1& weights, const at::Tensor& u,
                    const Context& context, MixerState* state) {
   const Mamba1Config& sizes = config.mamba1;
+  Mamba1 mixer = weights;  // handles
+  if (u.is_cuda()) align_rank(mixer.dt_proj_down, mixer.dt_proj);
   const std::vector<at::Tensor> from_u =
       project_group(context.packed, u, input_projections(mixer, sizes.selects_from_x));
   const at::Tensor& z = from_u[1];
@@ -61,8 +56,8 @@ at::Tensor forward(const ModelConfig& config, const Mamba1& mixer, const at::Ten
   }
   const Segments& segments = context.replay.segments();
   const at::Tensor x =
-      causal_conv1d(repeated(sizes, in.x), mixer.conv_weight, mixer.conv_bias, segments,
-                    /*silu=*/true, state != nullptr ? &window : nullptr);
+      causal_conv1d(in.x, mixer.conv_weight, mixer.conv_bias, segments, /*silu=*/true,
+                    state != nullptr ? &window : nullptr, /*x_block=*/sizes.d_state);
   if (sizes.selects_from_x) {
     const auto from_x = project_group(context.packed, x, selection_projections(mixer));
     select(from_x[0], from_x[1], from_x[2]);

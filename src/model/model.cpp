@@ -1,5 +1,6 @@
 #include "model/model.h"
 
+#include <ATen/TensorOperators.h>
 #include <ATen/ops/embedding.h>
 #include <fmt/format.h>
 
@@ -113,14 +114,26 @@ at::Tensor embed(const Model& model, const at::Tensor& ids) {
   return at::embedding(model.embedding, ids);
 }
 
+namespace {
+
+// What an MLP's last matrix is multiplied by.
+at::Tensor activated(const Mlp& mlp, const at::Tensor& u, const PackedWeights* packed) {
+  const std::vector<at::Tensor> weights = input_projections(mlp);
+  // There, the gradient of two parts of a product would be brought together by a copy.
+  if (u.is_cuda()) return swiglu(project_as_one(u, weights));
+  const std::vector<at::Tensor> in = project_group(packed, u, weights);
+  return swiglu(/*gate=*/in[0], /*up=*/in[1]);
+}
+
+}  // namespace
+
 at::Tensor mlp_forward(const Model& model, int64_t layer, const at::Tensor& h,
                        const PackedWeights* packed) {
   const Block& block = model.blocks[layer];
   if (!block.post_norm.defined()) return h;
   const at::Tensor u = rms_norm(h, block.post_norm, model.config.norm_eps);
   const Mlp& mlp = block.mlp;
-  const std::vector<at::Tensor> in = project_group(packed, u, input_projections(mlp));
-  return h + project(packed, swiglu(/*gate=*/in[0], /*up=*/in[1]), mlp.down_proj);
+  return h + project(packed, activated(mlp, u, packed), mlp.down_proj);
 }
 
 at::Tensor block_forward(const Model& model, int64_t layer, const at::Tensor& x,

@@ -98,17 +98,21 @@ int64_t PackedWeights::native_bytes() const {
 
 namespace {
 
-// On tensor cores, rows of an odd number of outputs would be written two bytes at a time, which
-// makes the product several times as slow: such rows get so many zeros at their end.
-int64_t missing_outputs(int64_t outputs) {
+// On tensor cores, rows of an odd number of outputs or inputs would be written or read two bytes at
+// a time, which makes the product several times as slow: such rows get so many zeros at their end.
+int64_t missing_columns(int64_t columns) {
   constexpr int64_t kAlignment = 8;
-  return -outputs & (kAlignment - 1);
+  return -columns & (kAlignment - 1);
 }
 
 at::Tensor aligned_linear(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias) {
-  const int64_t outputs = weight.size(0), missing = missing_outputs(outputs);
+  const int64_t outputs = weight.size(0), missing = missing_columns(outputs);
   if (missing == 0 || bias.defined()) return at::linear(x, weight, bias);
   return at::linear(x, at::constant_pad_nd(weight, {0, 0, 0, missing})).narrow(1, 0, outputs);
+}
+
+at::Tensor joined(const std::vector<at::Tensor>& weights) {
+  return weights.size() == 1 ? weights.front() : at::cat(weights);
 }
 
 // x times the weights, one below the other, in parts of so many columns. The zeros are a part, too:
@@ -116,13 +120,12 @@ at::Tensor aligned_linear(const at::Tensor& x, const at::Tensor& weight, const a
 std::vector<at::Tensor> aligned_parts(const at::Tensor& x, std::vector<at::Tensor> weights,
                                       std::vector<int64_t> sizes) {
   const size_t count = sizes.size();
-  const int64_t missing = missing_outputs(std::accumulate(sizes.begin(), sizes.end(), int64_t{0}));
+  const int64_t missing = missing_columns(std::accumulate(sizes.begin(), sizes.end(), int64_t{0}));
   if (missing > 0) {
     weights.push_back(at::zeros({missing, x.size(1)}, weights.front().options()));
     sizes.push_back(missing);
   }
-  const at::Tensor rows = weights.size() == 1 ? weights.front() : at::cat(weights);
-  auto parts = at::linear(x, rows).split_with_sizes(sizes, /*dim=*/1);
+  auto parts = at::linear(x, joined(weights)).split_with_sizes(sizes, /*dim=*/1);
   parts.resize(count);
   return parts;
 }
@@ -142,6 +145,7 @@ std::vector<at::Tensor> project_group(const PackedWeights* packed, const at::Ten
                                       const std::vector<at::Tensor>& weights) {
   const PackedMatrix* matrix = packed != nullptr ? packed->find(weights.front()) : nullptr;
   std::vector<int64_t> sizes;
+  sizes.reserve(weights.size());
   for (const at::Tensor& weight : weights) sizes.push_back(weight.size(0));
   if (matrix != nullptr) {
     return rows_linear(x, *matrix).split_with_sizes(sizes, /*dim=*/1);
@@ -151,6 +155,7 @@ std::vector<at::Tensor> project_group(const PackedWeights* packed, const at::Ten
     return aligned_parts(x, weights, sizes);
   }
   std::vector<at::Tensor> products;
+  products.reserve(weights.size());
   for (const at::Tensor& weight : weights) products.push_back(at::linear(x, weight));
   return products;
 }
@@ -161,6 +166,17 @@ std::vector<at::Tensor> project_parts(const PackedWeights* packed, const at::Ten
     return aligned_parts(x, {weight}, sizes);
   }
   return project(packed, x, weight).split_with_sizes(sizes, /*dim=*/1);
+}
+
+at::Tensor project_as_one(const at::Tensor& x, const std::vector<at::Tensor>& weights) {
+  return aligned_linear(x, joined(weights), /*bias=*/{});
+}
+
+void align_rank(at::Tensor& down, at::Tensor& up) {
+  const int64_t missing = missing_columns(up.size(1));
+  if (missing == 0) return;
+  down = at::constant_pad_nd(down, {0, 0, 0, missing});
+  up = at::constant_pad_nd(up, {0, missing});
 }
 
 std::vector<at::Tensor> input_projections(const Attention& mixer) {

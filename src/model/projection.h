@@ -57,6 +57,11 @@ std::vector<at::Tensor> project_group(const PackedWeights* packed, const at::Ten
 // x weight^T in parts of so many columns; sizes: their sum is the matrix's outputs.
 std::vector<at::Tensor> project_parts(const PackedWeights* packed, const at::Tensor& x,
                                       const at::Tensor& weight, const std::vector<int64_t>& sizes);
+// x weight^T for each matrix of a group, their columns beside each other, on a CUDA device.
+at::Tensor project_as_one(const at::Tensor& x, const std::vector<at::Tensor>& weights);
+// Adds zeros to two matrices so that tensor cores can read the inner dimension of (x down^T) up^T,
+// which stays the same. down: [rank, inputs]; up: [outputs, rank].
+void align_rank(at::Tensor& down, at::Tensor& up);
 
 // The groups of mixers and of a block's MLP: what a forward pass calls project_group with.
 std::vector<at::Tensor> input_projections(const Attention& mixer);  // q, k, v

@@ -52,14 +52,16 @@ at::Tensor convolve(const at::Tensor& x, const at::Tensor& weight, const at::Ten
 template <typename T>
 kernels::CausalConv1dCudaParams<T> params_of(const at::Tensor& x, const at::Tensor& weight,
                                              const at::Tensor& bias, const at::Tensor& starts,
-                                             bool silu) {
+                                             bool silu, int64_t x_block) {
   kernels::CausalConv1dCudaParams<T> p;
   p.starts = starts.const_data_ptr<int32_t>();
   p.documents = starts.size(0) - 1;
   p.tokens = x.size(0);
-  p.channels = x.size(1);
+  p.channels = weight.size(0);
   p.width = weight.size(1);
   p.silu = silu;
+  p.x_repeats = p.channels / x.size(1);
+  p.x_block = x_block;
   p.x = const_data<T>(x);
   p.x_stride = x.stride(0);
   p.weight = const_data<T>(weight);
@@ -69,21 +71,21 @@ kernels::CausalConv1dCudaParams<T> params_of(const at::Tensor& x, const at::Tens
 
 template <typename T>
 at::Tensor convolve_cuda(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
-                         const at::Tensor& starts, bool silu) {
+                         const at::Tensor& starts, bool silu, int64_t x_block) {
   const at::Tensor rows = rows_as<T>(x), w = contiguous_as<T>(weight), b = contiguous_as<T>(bias);
-  at::Tensor y = at::empty(x.sizes(), rows.options());
-  auto p = params_of<T>(rows, w, b, starts, silu);
+  auto p = params_of<T>(rows, w, b, starts, silu, x_block);
+  at::Tensor y = at::empty({p.tokens, p.channels}, rows.options());
   p.y = mutable_data<T>(y);
-  p.y_stride = x.size(1);
+  p.y_stride = p.channels;
   kernels::causal_conv1d_forward_cuda(p, current_cuda_stream());
   return y;
 }
 
 // Where there is a kernel for the activations' dtype, the parameters take it, too.
 at::Tensor convolve_cuda(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
-                         const at::Tensor& starts, bool silu) {
-  if (are_bf16({x})) return convolve_cuda<kernels::Bf16>(x, weight, bias, starts, silu);
-  return convolve_cuda<float>(x, weight, bias, starts, silu).to(x.scalar_type());
+                         const at::Tensor& starts, bool silu, int64_t x_block) {
+  if (are_bf16({x})) return convolve_cuda<kernels::Bf16>(x, weight, bias, starts, silu, x_block);
+  return convolve_cuda<float>(x, weight, bias, starts, silu, x_block).to(x.scalar_type());
 }
 
 struct Gradients {
@@ -92,12 +94,13 @@ struct Gradients {
 
 template <typename T>
 Gradients run_backward_cuda(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
-                            const at::Tensor& starts, bool silu, const at::Tensor& gradient) {
+                            const at::Tensor& starts, bool silu, int64_t x_block,
+                            const at::Tensor& gradient) {
   const at::Tensor rows = rows_as<T>(x), w = contiguous_as<T>(weight), b = contiguous_as<T>(bias);
   const at::Tensor dy = contiguous_as<T>(gradient);
-  Gradients d{.x = at::empty(x.sizes(), rows.options()), .weight = {}, .bias = {}};
+  Gradients d{.x = at::empty(dy.sizes(), rows.options()), .weight = {}, .bias = {}};
   kernels::CausalConv1dCudaBackwardParams<T> p;
-  p.forward = params_of<T>(rows, w, b, starts, silu);
+  p.forward = params_of<T>(rows, w, b, starts, silu, x_block);
   p.dy = const_data<T>(dy);
   p.dx = mutable_data<T>(d.x);
   p.dweight = allocate_like(w, d.weight);
@@ -106,6 +109,11 @@ Gradients run_backward_cuda(const at::Tensor& x, const at::Tensor& weight, const
       scratch_beside(rows, kernels::causal_conv1d_backward_scratch_bytes(
                                p.forward.tokens, p.forward.channels, p.forward.width));
   kernels::causal_conv1d_backward_cuda(p, scratch.mutable_data_ptr(), current_cuda_stream());
+  if (p.forward.x_repeats > 1) {
+    d.x = d.x.view({x.size(0), x.size(1) / x_block, p.forward.x_repeats, x_block})
+              .sum(2)
+              .view(x.sizes());
+  }
   return d;
 }
 
@@ -113,12 +121,13 @@ class CausalConv1d : public torch::autograd::Function<CausalConv1d> {
  public:
   static at::Tensor forward(AutogradContext* context, const at::Tensor& x, const at::Tensor& weight,
                             const std::optional<at::Tensor>& bias, const Segments& segments,
-                            bool silu, at::Tensor* window) {
+                            bool silu, at::Tensor* window, int64_t x_block) {
     context->saved_data["silu"] = silu;
     if (x.is_cuda()) {
       const at::Tensor starts = device_starts_of(segments, x.device());
       context->save_for_backward({x, weight, bias.value_or(at::Tensor()), starts});
-      return convolve_cuda(x, weight, bias.value_or(at::Tensor()), starts, silu);
+      context->saved_data["x_block"] = x_block;
+      return convolve_cuda(x, weight, bias.value_or(at::Tensor()), starts, silu, x_block);
     }
     // The window is overwritten below, and backward needs it as it was.
     context->save_for_backward(
@@ -146,7 +155,8 @@ class CausalConv1d : public torch::autograd::Function<CausalConv1d> {
     p.dbias = bias.defined() ? dbias.data_ptr<float>() : nullptr;
     kernels::causal_conv1d_backward_cpu(p);
     if (bias.defined()) dbias = dbias.to(saved[2].scalar_type());
-    return {dx.to(saved[0].scalar_type()), dweight.to(saved[1].scalar_type()), dbias, {}, {}, {}};
+    return {
+        dx.to(saved[0].scalar_type()), dweight.to(saved[1].scalar_type()), dbias, {}, {}, {}, {}};
   }
 
  private:
@@ -154,21 +164,36 @@ class CausalConv1d : public torch::autograd::Function<CausalConv1d> {
                                      const at::Tensor& dy) {
     const at::Tensor &x = saved[0], &weight = saved[1], &bias = saved[2], &starts = saved[3];
     const bool silu = context->saved_data["silu"].toBool();
-    const Gradients d = are_bf16({x})
-                            ? run_backward_cuda<kernels::Bf16>(x, weight, bias, starts, silu, dy)
-                            : run_backward_cuda<float>(x, weight, bias, starts, silu, dy);
-    return {in_type_of(x, d.x), in_type_of(weight, d.weight), in_type_of(bias, d.bias), {}, {}, {}};
+    const int64_t x_block = context->saved_data["x_block"].toInt();
+    const Gradients d =
+        are_bf16({x}) ? run_backward_cuda<kernels::Bf16>(x, weight, bias, starts, silu, x_block, dy)
+                      : run_backward_cuda<float>(x, weight, bias, starts, silu, x_block, dy);
+    return {
+        in_type_of(x, d.x), in_type_of(weight, d.weight), in_type_of(bias, d.bias), {}, {}, {}, {}};
   }
 };
+
+bool is_repeated(int64_t x_channels, int64_t channels, int64_t x_block) {
+  return channels == x_channels ||
+         (x_channels > 0 && channels % x_channels == 0 && x_block > 0 && x_channels % x_block == 0);
+}
+
+// [T, x_channels] to [T, channels].
+at::Tensor repeated(const at::Tensor& x, int64_t channels, int64_t x_block) {
+  if (x.size(1) == channels) return x;
+  return x.unflatten(1, {x.size(1) / x_block, 1, x_block})
+      .expand({-1, -1, channels / x.size(1), -1})
+      .reshape({x.size(0), channels});
+}
 
 }  // namespace
 
 at::Tensor causal_conv1d(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
-                         const Segments& segments, bool silu, at::Tensor* window) {
-  TORCH_CHECK(x.dim() == 2 && weight.dim() == 2 && weight.size(0) == x.size(1),
-              "causal_conv1d: x is ", x.sizes(), ", weight ", weight.sizes(),
-              ", expected [T, C] and [C, W]");
-  const int64_t channels = x.size(1), width = weight.size(1);
+                         const Segments& segments, bool silu, at::Tensor* window, int64_t x_block) {
+  TORCH_CHECK(x.dim() == 2 && weight.dim() == 2 && is_repeated(x.size(1), weight.size(0), x_block),
+              "causal_conv1d: x is ", x.sizes(), " in blocks of ", x_block, ", weight ",
+              weight.sizes(), ", expected [T, C / repeats] and [C, W]");
+  const int64_t channels = weight.size(0), width = weight.size(1);
   TORCH_CHECK(width >= 1 && width <= kernels::kMaxConvWidth, "causal_conv1d: width ", width,
               " is not in [1, ", kernels::kMaxConvWidth, "]");
   TORCH_CHECK(!bias.defined() || bias.sizes() == at::IntArrayRef({channels}),
@@ -181,11 +206,13 @@ at::Tensor causal_conv1d(const at::Tensor& x, const at::Tensor& weight, const at
       "causal_conv1d: the window must be contiguous fp32 of [documents, C, W - 1]");
   TORCH_CHECK(!window || x.is_cpu(), "causal_conv1d: no window on ", x.device());
   if (x.is_cuda() && !needs_gradient({x, weight, bias})) {
-    return convolve_cuda(x, weight, bias, device_starts_of(segments, x.device()), silu);
+    return convolve_cuda(x, weight, bias, device_starts_of(segments, x.device()), silu, x_block);
   }
+  const at::Tensor input = x.is_cuda() ? x : repeated(x, channels, x_block);
   return needs_gradient({x, weight, bias})
-             ? CausalConv1d::apply(x, weight, optional_input(bias), segments, silu, window)
-             : convolve(x, weight, bias, segments, silu, window);
+             ? CausalConv1d::apply(input, weight, optional_input(bias), segments, silu, window,
+                                   x_block)
+             : convolve(input, weight, bias, segments, silu, window);
 }
 
 }  // namespace mambify

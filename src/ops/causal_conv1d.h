@@ -12,10 +12,14 @@ namespace mambify {
 // [C, W] with W at most 8; bias: [C] or undefined. Returns [T, C] in the dtype of x. Differentiable
 // in x, weight and bias.
 //
+// x may also be [T, C / r] in blocks of x_block channels, each of which r neighbouring blocks of y
+// read: as if it were repeated, which a CUDA device need not do in memory.
+//
 // window: [documents, C, W - 1] fp32, contiguous; read as the inputs before each document's first
 // token, oldest first, and overwritten with its last W - 1 inputs. Null: zeros. No gradient flows
 // through it.
 at::Tensor causal_conv1d(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
-                         const Segments& segments, bool silu, at::Tensor* window = nullptr);
+                         const Segments& segments, bool silu, at::Tensor* window = nullptr,
+                         int64_t x_block = 1);
 
 }  // namespace mambify

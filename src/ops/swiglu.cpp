@@ -58,18 +58,26 @@ at::Tensor activate(const at::Tensor& gate, const at::Tensor& up) {
   return run_forward<float>(float_contiguous(gate), float_contiguous(up)).to(gate.scalar_type());
 }
 
+// dgate, dup: of T, with the same stride between rows.
+template <typename T>
+void run_backward_cuda(const at::Tensor& gate, const at::Tensor& up, const at::Tensor& gradient,
+                       const at::Tensor& dgate, const at::Tensor& dup) {
+  const at::Tensor dy = contiguous_as<T>(gradient);
+  kernels::swiglu_backward_cuda<T>({.forward = params_of<T>(gate, up),
+                                    .dy = const_data<T>(dy),
+                                    .dgate = mutable_data<T>(dgate),
+                                    .dup = mutable_data<T>(dup),
+                                    .gradient_stride = dgate.stride(0)},
+                                   current_cuda_stream());
+}
+
 template <typename T>
 variable_list run_backward_cuda(const at::Tensor& gate_input, const at::Tensor& up_input,
                                 const at::Tensor& gradient) {
   const at::Tensor gate = rows_as<T>(gate_input), up = rows_as<T>(up_input);
-  const at::Tensor dy = contiguous_as<T>(gradient);
-  at::Tensor dgate = at::empty(gate.sizes(), gate.options()),
-             dup = at::empty(up.sizes(), up.options());
-  kernels::swiglu_backward_cuda<T>({.forward = params_of<T>(gate, up),
-                                    .dy = const_data<T>(dy),
-                                    .dgate = mutable_data<T>(dgate),
-                                    .dup = mutable_data<T>(dup)},
-                                   current_cuda_stream());
+  const at::Tensor dgate = at::empty(gate.sizes(), gate.options()),
+                   dup = at::empty(up.sizes(), up.options());
+  run_backward_cuda<T>(gate, up, gradient, dgate, dup);
   return {in_type_of(gate_input, dgate), in_type_of(up_input, dup)};
 }
 
@@ -103,7 +111,41 @@ class SwiGlu : public torch::autograd::Function<SwiGlu> {
   }
 };
 
+template <typename T>
+at::Tensor run_backward_cuda(const at::Tensor& gate_and_up, const at::Tensor& gradient) {
+  const at::Tensor rows = rows_as<T>(gate_and_up), d = at::empty(rows.sizes(), rows.options());
+  const auto in = rows.chunk(2, /*dim=*/1), out = d.chunk(2, /*dim=*/1);
+  run_backward_cuda<T>(in[0], in[1], gradient, out[0], out[1]);
+  return in_type_of(gate_and_up, d);
+}
+
+// On a CUDA device.
+class SwiGluOfBoth : public torch::autograd::Function<SwiGluOfBoth> {
+ public:
+  static at::Tensor forward(AutogradContext* context, const at::Tensor& gate_and_up) {
+    context->save_for_backward({gate_and_up});
+    const auto parts = gate_and_up.chunk(2, /*dim=*/1);
+    return activate(parts[0], parts[1]);
+  }
+
+  static variable_list backward(AutogradContext* context, const variable_list& gradients) {
+    const at::Tensor both = context->get_saved_variables()[0];
+    return {are_bf16({both}) ? run_backward_cuda<kernels::Bf16>(both, gradients[0])
+                             : run_backward_cuda<float>(both, gradients[0])};
+  }
+};
+
 }  // namespace
+
+at::Tensor swiglu(const at::Tensor& gate_and_up) {
+  TORCH_CHECK(gate_and_up.dim() == 2 && gate_and_up.size(1) % 2 == 0, "swiglu: gate and up are ",
+              gate_and_up.sizes());
+  if (gate_and_up.is_cuda() && needs_gradient({gate_and_up})) {
+    return SwiGluOfBoth::apply(gate_and_up);
+  }
+  const auto parts = gate_and_up.chunk(2, /*dim=*/1);
+  return swiglu(parts[0], parts[1]);
+}
 
 at::Tensor swiglu(const at::Tensor& gate, const at::Tensor& up) {
   TORCH_CHECK(gate.sizes() == up.sizes() && gate.scalar_type() == up.scalar_type(),

@@ -10,15 +10,16 @@ template <typename T>
 using CudaCausalConv1d = CudaKernelTest<T>;
 TYPED_TEST_SUITE(CudaCausalConv1d, DeviceTypes);
 
-// x is a column slice of wider rows, as is y.
+// x is a column slice of wider rows.
 template <typename T>
 struct Problem {
   std::vector<int64_t> starts;
   int64_t channels, width = 4, gap = 5;
   bool silu = true, bias_given = true;
+  int64_t x_repeats = 1, x_block = 1;
 
   int64_t tokens() const { return starts.back(); }
-  int64_t stride = channels + gap;
+  int64_t stride = channels / x_repeats + gap;
   Input<T> x = Input<T>::random(tokens() * stride, 1);
   Input<T> weight = Input<T>::random(channels * width, 2, 0.5);
   Input<T> bias = Input<T>::random(channels, 3);
@@ -36,24 +37,39 @@ struct Result {
   Output<float> dweight, dbias;
 };
 
+// [tokens, channels], blocks that are read several times repeated.
+template <typename T>
+std::vector<double> repeated_x(const Problem<T>& q) {
+  std::vector<double> x;
+  for (int64_t t = 0; t < q.tokens(); ++t) {
+    for (int64_t c = 0; c < q.channels; ++c) {
+      const int64_t block = c / q.x_block / q.x_repeats;
+      x.push_back(q.x.exact[t * q.stride + block * q.x_block + c % q.x_block]);
+    }
+  }
+  return x;
+}
+
 template <typename T>
 Result<T> run(const Problem<T>& q) {
   Result<T> r(q);
   const DeviceArray<int32_t> starts(narrow_starts(q.starts));
   const auto documents = static_cast<int64_t>(q.starts.size()) - 1;
-  const auto set = [&](auto& p, const auto& x, const auto& weight, const auto& bias) {
+  const auto set = [&](auto& p, const auto& weight, const auto& bias) {
     p.documents = documents;
     p.channels = q.channels;
     p.width = q.width;
     p.silu = q.silu;
-    p.x = x.data();
-    p.x_stride = q.stride;
     p.weight = weight.data();
     p.bias = q.bias_given ? bias.data() : nullptr;
     p.y_stride = q.channels;
   };
   CausalConv1dCudaBackwardParams<T> b;
-  set(b.forward, q.x.device, q.weight.device, q.bias.device);
+  set(b.forward, q.weight.device, q.bias.device);
+  b.forward.x = q.x.device.data();
+  b.forward.x_stride = q.stride;
+  b.forward.x_repeats = q.x_repeats;
+  b.forward.x_block = q.x_block;
   b.forward.starts = starts.data();
   b.forward.tokens = q.tokens();
   b.forward.y = r.y.device.data();
@@ -67,7 +83,10 @@ Result<T> run(const Problem<T>& q) {
   causal_conv1d_backward_cuda(b, scratch.data(), nullptr);
 
   CausalConv1dBackwardParams<double> e;
-  set(e.forward, q.x.exact, q.weight.exact, q.bias.exact);
+  set(e.forward, q.weight.exact, q.bias.exact);
+  const std::vector<double> exact_x = repeated_x(q);
+  e.forward.x = exact_x.data();
+  e.forward.x_stride = q.channels;
   e.forward.starts = q.starts.data();
   e.forward.y = r.y.exact.data();
   e.dy = q.dy.exact.data();
@@ -112,6 +131,21 @@ TYPED_TEST(CudaCausalConv1d, MatchesItsDefinitionInEveryForm) {
           expect_close_to_definition<TypeParam>(
               {{0, 0, 5, 5, 7, 8, 9, 80, 81, 81}, 72, width, gap, silu, bias});
         }
+      }
+    }
+  }
+}
+
+TYPED_TEST(CudaCausalConv1d, BlocksThatAreSharedNeedNoCopies) {
+  for (const int64_t block : {1, 6, 16, 64}) {
+    for (const int64_t repeats : {2, 3}) {
+      for (const int64_t gap : {3, 8}) {
+        SCOPED_TRACE(::testing::Message() << repeats << " times blocks of " << block);
+        expect_close_to_definition<TypeParam>({.starts = {0, 5, 5, 7, 80, 133},
+                                               .channels = 2 * repeats * block,
+                                               .gap = gap,
+                                               .x_repeats = repeats,
+                                               .x_block = block});
       }
     }
   }

@@ -52,11 +52,12 @@ inline PairDataset random_pairs(int64_t pairs, int64_t vocab, uint64_t seed) {
 }
 
 // The student keeps attention in the layers of `kept`; all of them: nothing is converted yet.
-inline RunInputs tiny_inputs(std::vector<int64_t> kept = {1}) {
+inline RunInputs tiny_inputs(std::vector<int64_t> kept = {1}, MixerKind mixer = MixerKind::mamba2) {
   RunInputs inputs;
   inputs.teacher = load_model(fixtures() / "tiny-llama");
   ConvertOptions options;
   options.attention_layers = std::move(kept);
+  options.mixer = mixer;
   options.seed = 5;
   inputs.student = convert(inputs.teacher, options);
   inputs.data = random_documents(40, inputs.teacher.config.vocab_size, /*seed=*/11);
@@ -64,8 +65,9 @@ inline RunInputs tiny_inputs(std::vector<int64_t> kept = {1}) {
 }
 
 // With pairs for a stage of kind dpo.
-inline RunInputs tiny_inputs_with_pairs(int64_t stage, std::vector<int64_t> kept = {1}) {
-  RunInputs inputs = tiny_inputs(std::move(kept));
+inline RunInputs tiny_inputs_with_pairs(int64_t stage, std::vector<int64_t> kept = {1},
+                                        MixerKind mixer = MixerKind::mamba2) {
+  RunInputs inputs = tiny_inputs(std::move(kept), mixer);
   inputs.stage_data[stage] = random_pairs(30, inputs.teacher.config.vocab_size, /*seed=*/12);
   return inputs;
 }

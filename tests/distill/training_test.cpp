@@ -269,16 +269,19 @@ TEST_P(TrainingOn, TenStepsHaveTheLossesOfTheCpu) {
       "[[stage]]\nkind = \"sft\"\nsteps = 5\nbatch_tokens = 128\nlearning_rate = 1e-4\n"
       "[[stage]]\nkind = \"dpo\"\nsteps = 5\nbatch_tokens = 256\nlearning_rate = 1e-4\n"
       "files = [\"pairs\"]\n";
-  const auto inputs = [] { return testing::tiny_inputs_with_pairs(/*stage=*/3); };
-  train_tiny(folder / "cpu", stages, inputs());
-  train_tiny(folder / "device", stages, inputs(), {}, load_torch_cuda(0));
-  const auto expected = read_metrics(folder / "cpu" / "metrics.jsonl");
-  const auto found = read_metrics(folder / "device" / "metrics.jsonl");
-  ASSERT_EQ(found.size(), 30u);
-  for (size_t i = 0; i < found.size(); ++i) {
-    for (const char* key : {"loss", "gradient_norm"}) {
-      EXPECT_NEAR(found[i][key].get<double>() / expected[i][key].get<double>(), 1, 1e-3)
-          << key << " of line " << i;
+  for (const MixerKind mixer : {MixerKind::mamba2, MixerKind::mamba1}) {
+    const std::string name = mixer_name(mixer);
+    const auto inputs = [&] { return testing::tiny_inputs_with_pairs(/*stage=*/3, {1}, mixer); };
+    train_tiny(folder / ("cpu-" + name), stages, inputs());
+    train_tiny(folder / ("device-" + name), stages, inputs(), {}, load_torch_cuda(0));
+    const auto expected = read_metrics(folder / ("cpu-" + name) / "metrics.jsonl");
+    const auto found = read_metrics(folder / ("device-" + name) / "metrics.jsonl");
+    ASSERT_EQ(found.size(), 30u);
+    for (size_t i = 0; i < found.size(); ++i) {
+      for (const char* key : {"loss", "gradient_norm"}) {
+        EXPECT_NEAR(found[i][key].get<double>() / expected[i][key].get<double>(), 1, 1e-3)
+            << key << " of line " << i << ", " << name;
+      }
     }
   }
 }
@@ -290,12 +293,16 @@ TEST_P(TrainingOn, TheSameSeedEndsInTheSameBits) {
           "[[stage]]\nkind = \"distill\"\nsteps = 20\nbatch_tokens = 256\ntrain = "
           "\"all\"\n") +
       testing::kDpo;
-  for (const char* run : {"a", "b"}) {
-    train_tiny(folder / run, stages, testing::tiny_inputs_with_pairs(/*stage=*/1),
-               {"run.dtype=bf16"}, load_torch_cuda(0));
+  for (const MixerKind mixer : {MixerKind::mamba2, MixerKind::mamba1}) {
+    const std::string name = mixer_name(mixer);
+    for (const std::string run : {"a", "b"}) {
+      train_tiny(folder / (run + name), stages,
+                 testing::tiny_inputs_with_pairs(/*stage=*/1, {1}, mixer), {"run.dtype=bf16"},
+                 load_torch_cuda(0));
+    }
+    EXPECT_EQ(read_text_file(folder / ("a" + name) / "final" / "model.safetensors"),
+              read_text_file(folder / ("b" + name) / "final" / "model.safetensors"));
   }
-  EXPECT_EQ(read_text_file(folder / "a" / "final" / "model.safetensors"),
-            read_text_file(folder / "b" / "final" / "model.safetensors"));
 }
 
 std::vector<std::string> accelerators() {

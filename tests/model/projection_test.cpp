@@ -49,6 +49,25 @@ TEST_P(Projection, EveryMatrixIsInt8AndNothingElse) {
   EXPECT_EQ(int8.find(model_.lm_head)->layout, PackedMatrix::Layout::int8);
 }
 
+TEST(ProjectAsOne, HasTheColumnsOfAGroupBesideEachOther) {
+  const at::Tensor x = at::randn({5, 12}), a = at::randn({7, 12}), b = at::randn({6, 12});
+  const at::Tensor y = project_as_one(x, {a, b});
+  EXPECT_TRUE(at::allclose(y, at::cat({at::linear(x, a), at::linear(x, b)}, 1), 1e-5, 1e-5));
+}
+
+TEST(AlignRank, ChangesTheInnerDimensionButNotTheProduct) {
+  const at::Tensor x = at::randn({5, 12});
+  at::Tensor down = at::randn({6, 12}), up = at::randn({20, 6});
+  const at::Tensor expected = at::linear(at::linear(x, down), up);
+  align_rank(down, up);
+  EXPECT_EQ(down.size(0), 8);
+  EXPECT_EQ(up.size(1), 8);
+  EXPECT_TRUE(at::allclose(at::linear(at::linear(x, down), up), expected, 1e-5, 1e-5));
+  const at::Tensor aligned = down;
+  align_rank(down, up);
+  EXPECT_TRUE(down.is_same(aligned));
+}
+
 INSTANTIATE_TEST_SUITE_P(All, Projection, ::testing::ValuesIn(kCheckpoints), [](const auto& info) {
   std::string name = info.param;
   std::erase(name, '-');

@@ -58,6 +58,21 @@ TEST(CausalConv1d, ReadsAndAdvancesTheWindow) {
       at::equal(window[0], at::cat({initial[0].narrow(1, 1, 2), x.narrow(0, 0, 1).t()}, 1)));
 }
 
+TEST(CausalConv1d, BlocksThatAreSharedAreAsIfRepeated) {
+  const Tolerance limit = tolerance("cpu", "fp32");
+  expect_same_with_gradients(
+      [](const auto& in) {
+        return causal_conv1d(in[0], in[1], in[2], kSegments, true, /*window=*/nullptr,
+                             /*x_block=*/4);
+      },
+      [](const auto& in) {
+        const at::Tensor a = in[0].narrow(1, 0, 4), b = in[0].narrow(1, 4, 4);
+        return causal_conv1d(at::cat({a, a, a, b, b, b}, 1), in[1], in[2], kSegments, true);
+      },
+      {random_leaf({101, 8}, 1), random_leaf({24, 4}, 2), random_leaf({24}, 3)}, limit.output,
+      limit.gradient);
+}
+
 TEST(CausalConv1d, RunsInBfloat16) {
   const Tolerance limit = tolerance("cpu", "bf16");
   const auto op = [](const auto& in) {
@@ -78,6 +93,8 @@ TEST(CausalConv1d, RefusesShapesThatDoNotFit) {
   const at::Tensor x = at::zeros({101, 40}), weight = at::zeros({40, 4});
   EXPECT_THROW(causal_conv1d(x, at::zeros({39, 4}), {}, kSegments, true), c10::Error);
   EXPECT_THROW(causal_conv1d(x, at::zeros({40, 9}), {}, kSegments, true), c10::Error);
+  EXPECT_THROW(causal_conv1d(x, at::zeros({80, 4}), {}, kSegments, true, nullptr, /*x_block=*/3),
+               c10::Error);
   EXPECT_THROW(causal_conv1d(x, weight, at::zeros({4}), kSegments, true), c10::Error);
   EXPECT_THROW(causal_conv1d(x, weight, {}, Segments::one(100), true), c10::Error);
   at::Tensor window = at::zeros({1, 40, 3});

@@ -84,6 +84,12 @@ TEST_P(CudaOps, SwiGlu) {
       {leaf({kTokens, 192}, 1)});
 }
 
+TEST_P(CudaOps, SwiGluOfOneProduct) {
+  expect_same_as_on_the_cpu(
+      [](const auto& in, const Segments&) { return swiglu(in[0].narrow(1, 8, 192)); },
+      {leaf({kTokens, 208}, 1)});
+}
+
 TEST_P(CudaOps, Rotary) {
   expect_same_as_on_the_cpu(
       [](const auto& in, const Segments&) {
@@ -101,6 +107,15 @@ TEST_P(CudaOps, CausalConv1d) {
         },
         {leaf({kTokens, 128}, 1), leaf({96, 4}, 2, 0.5), leaf({96}, 3)});
   }
+}
+
+TEST_P(CudaOps, CausalConv1dOfSharedBlocks) {
+  expect_same_as_on_the_cpu(
+      [&](const auto& in, const Segments& segments) {
+        return causal_conv1d(in[0].narrow(1, 16, 32), in[1], in[2], segments, /*silu=*/true,
+                             /*window=*/nullptr, /*x_block=*/16);
+      },
+      {leaf({kTokens, 64}, 1), leaf({96, 4}, 2, 0.5), leaf({96}, 3)});
 }
 
 TEST_P(CudaOps, CausalConv1dWithoutABias) {

@@ -18,6 +18,13 @@ TEST(SwiGlu, MatchesTheNaiveFormWithGradients) {
                              limit.gradient);
 }
 
+TEST(SwiGlu, OfOneProductIsThatOfItsHalves) {
+  expect_same_with_gradients(
+      [](const auto& in) { return swiglu(in[0]); },
+      [](const auto& in) { return swiglu(in[0].narrow(1, 0, 24), in[0].narrow(1, 24, 24)); },
+      {random_leaf({37, 48}, 1)}, 1e-12, 1e-12);
+}
+
 TEST(SwiGlu, LeavesItsInputsAlone) {
   const at::Tensor gate = random_leaf({5, 8}, 1).detach(), up = random_leaf({5, 8}, 2).detach();
   const at::Tensor kept = gate.clone();
@@ -27,6 +34,7 @@ TEST(SwiGlu, LeavesItsInputsAlone) {
 
 TEST(SwiGlu, RefusesSizesThatDiffer) {
   EXPECT_THROW(swiglu(at::zeros({2, 3}), at::zeros({2, 4})), c10::Error);
+  EXPECT_THROW(swiglu(at::zeros({2, 3})), c10::Error);
 }
 
 }  // namespace

@@ -71,15 +71,21 @@ __device__ inline Elements<kCount> convolve(const Filter<kTaps, kCount>& filter,
   return sum;
 }
 
+// The channel of x that a channel reads.
+template <typename T>
+__device__ inline int64_t input_channel(const CausalConv1dCudaParams<T>& p, int64_t channel) {
+  return channel / (p.x_block * p.x_repeats) * p.x_block + channel % p.x_block;
+}
+
 // The kTaps - 1 inputs before a token, zeros before its document's start.
 template <int kTaps, int kCount, typename T>
-__device__ inline void load_window(const CausalConv1dCudaParams<T>& p, int64_t channel, int token,
-                                   int start, Elements<kCount>* window) {
+__device__ inline void load_window(const T* rows, int64_t stride, int token, int start,
+                                   Elements<kCount>* window) {
 #pragma unroll
   for (int k = 0; k < kTaps - 1; ++k) {
     const int source = token - (kTaps - 1) + k;
     window[k] = Elements<kCount>{};
-    if (source >= start) window[k] = load_elements<kCount>(p.x + source * p.x_stride + channel);
+    if (source >= start) window[k] = load_elements<kCount>(rows + source * stride);
   }
 }
 
@@ -107,13 +113,14 @@ __global__ void __launch_bounds__(32 * kForwardWarps)
   const auto filter = load_filter<kTaps, kCount>(p, channel);
   Documents documents(p.starts, static_cast<int>(p.documents), first);
   Elements<kCount> x[kTaps - 1 + kBatch];  // the inputs before the batch, and its own
-  load_window<kTaps>(p, channel, first, documents.start, x);
+  const T* x_rows = p.x + input_channel(p, channel);
+  load_window<kTaps>(x_rows, p.x_stride, first, documents.start, x);
   ElementBits<T, kCount> next[kBatch];
-  load_batch<kBatch, kCount>(p.x + channel, p.x_stride, first, last, next);
+  load_batch<kBatch, kCount>(x_rows, p.x_stride, first, last, next);
   for (int begin = first; begin < last; begin += kBatch) {
 #pragma unroll
     for (int j = 0; j < kBatch; ++j) x[kTaps - 1 + j] = elements_of<T, kCount>(next[j]);
-    load_batch<kBatch, kCount>(p.x + channel, p.x_stride, begin + kBatch, last, next);
+    load_batch<kBatch, kCount>(x_rows, p.x_stride, begin + kBatch, last, next);
 #pragma unroll
     for (int j = 0; j < kBatch; ++j) {
       const int token = begin + j;
@@ -152,11 +159,12 @@ __global__ void __launch_bounds__(32 * kBackwardWarps)
     const auto filter = load_filter<kTaps, kCount>(f, channel);
     Documents documents(f.starts, static_cast<int>(f.documents), first);
     Elements<kCount> x[kReach + kBatch], dx[kReach + kBatch]{}, dy[kBatch];
-    load_window<kTaps>(f, channel, first, documents.start, x);
+    const T* x_rows = f.x + input_channel(f, channel);
+    load_window<kTaps>(x_rows, f.x_stride, first, documents.start, x);
     const int loaded = min(last + kReach, tokens);
     ElementBits<T, kCount> next_x[kBatch], next_dy[kBatch];
     const auto load_next = [&](int begin) {
-      load_batch<kBatch, kCount>(f.x + channel, f.x_stride, begin, loaded, next_x);
+      load_batch<kBatch, kCount>(x_rows, f.x_stride, begin, loaded, next_x);
       load_batch<kBatch, kCount>(p.dy + channel, f.channels, begin, loaded, next_dy);
     };
     load_next(first);
@@ -282,11 +290,17 @@ void check_sizes(int64_t width, int64_t tokens) {
 
 constexpr int kUsualTaps = 4, kMostTaps = static_cast<int>(kMaxConvWidth);
 
+// Whether the channels of a thread may be kChannels.
+template <typename T>
+bool inputs_in_vectors(const CausalConv1dCudaParams<T>& p) {
+  return p.channels % kChannels == 0 && (p.x_repeats == 1 || p.x_block % kChannels == 0) &&
+         in_vectors(p.x, p.x_stride, kChannels);
+}
+
 template <typename T>
 void start_forward(const CausalConv1dCudaParams<T>& p, CudaStream stream) {
   if (p.tokens == 0) return;
-  const bool vectors = p.channels % kChannels == 0 && in_vectors(p.x, p.x_stride, kChannels) &&
-                       in_vectors(p.y, p.y_stride, kChannels);
+  const bool vectors = inputs_in_vectors(p) && in_vectors(p.y, p.y_stride, kChannels);
   if (p.width <= kUsualTaps) {
     return vectors ? start_forward<T, kUsualTaps, kChannels>(p, stream)
                    : start_forward<T, kUsualTaps, 1>(p, stream);
@@ -299,8 +313,7 @@ template <typename T>
 void start_backward(const CausalConv1dCudaBackwardParams<T>& p, float* partial, CudaStream stream) {
   const CausalConv1dCudaParams<T>& f = p.forward;
   if (f.tokens == 0) return;
-  const bool vectors = f.channels % kChannels == 0 && in_vectors(f.x, f.x_stride, kChannels) &&
-                       in_vectors(p.dy, f.channels, kChannels) &&
+  const bool vectors = inputs_in_vectors(f) && in_vectors(p.dy, f.channels, kChannels) &&
                        in_vectors(p.dx, f.channels, kChannels);
   if (f.width <= kUsualTaps) {
     return vectors ? start_backward<T, kUsualTaps, kChannels>(p, partial, stream)

@@ -66,8 +66,11 @@ struct CausalConv1dCudaParams {
   int64_t channels = 0;
   int64_t width = 0;  // at most kMaxConvWidth
   bool silu = false;
+  // So many neighbouring blocks of channels, each of x_block, read the same one of x.
+  int64_t x_repeats = 1;
+  int64_t x_block = 1;
 
-  const T* x = nullptr;  // [tokens, channels]
+  const T* x = nullptr;  // [tokens, channels / x_repeats]
   int64_t x_stride = 0;
   const T* weight = nullptr;  // [channels, width]
   const T* bias = nullptr;    // [channels]; null: zeros
@@ -79,7 +82,7 @@ template <typename T>
 struct CausalConv1dCudaBackwardParams {
   CausalConv1dCudaParams<T> forward;  // its inputs; y unused
   const T* dy = nullptr;              // [tokens, channels], contiguous
-  T* dx = nullptr;                    // [tokens, channels], contiguous
+  T* dx = nullptr;                    // [tokens, channels], contiguous, of each repeat its own
   float* dweight = nullptr;           // [channels, width]
   float* dbias = nullptr;             // [channels]; null: not wanted
 };

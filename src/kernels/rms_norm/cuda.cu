@@ -35,6 +35,9 @@ __device__ inline float team_sum(float x, float* shared) {
   }
 }
 
+// The vectors of a group that each thread of a team keeps in registers: a warp all of 768 channels.
+constexpr int held_of(int team) { return team == 32 ? 3 : 2; }
+
 // What a thread has of a group: vector v is at element begin + v kTeam kCount. The first kHeld,
 // which are all but in the widest rows, are read once and stay in registers.
 template <typename T, int kCount, int kHeld>
@@ -81,7 +84,7 @@ __device__ inline Row<T, kCount, kHeld> load_row(const T* row, int begin, int st
 template <typename T, int kCount, int kTeam>
 __global__ void __launch_bounds__(kThreads) forward(RmsNormParams<T> p) {
   __shared__ float shared[kThreads / 32];
-  constexpr int kHeld = 2, kStep = kTeam * kCount;
+  constexpr int kHeld = held_of(kTeam), kStep = kTeam * kCount;
   const int64_t groups = p.channels / p.group_size;
   const int64_t task = int64_t{blockIdx.x} * (kThreads / kTeam) + threadIdx.x / kTeam;
   const int64_t row = task / groups, first = (task - row * groups) * p.group_size;
@@ -128,7 +131,7 @@ __global__ void __launch_bounds__(kThreads)
     backward(RmsNormBackwardParams<T> p, float* __restrict__ partial) {
   extern __shared__ float dweight[];
   __shared__ float shared[kThreads / 32];
-  constexpr int kHeld = 2, kStep = kTeam * kCount, kTeams = kThreads / kTeam;
+  constexpr int kHeld = held_of(kTeam), kStep = kTeam * kCount, kTeams = kThreads / kTeam;
   const RmsNormParams<T>& f = p.forward;
   const int group_size = static_cast<int>(f.group_size), vectors = group_size / kCount;
   const int64_t first = blockIdx.x * f.group_size;

@@ -11,9 +11,8 @@ __global__ void __launch_bounds__(L::kThreads)
     forward(SelectiveScanCudaParams<T> p, Division division) {
   extern __shared__ float4 memory[];
   constexpr int kTile = L::kTile, kChannels = L::kChannels, kSums = kPart * kChannels;
-  float* dt_tile = reinterpret_cast<float*>(memory);
-  float* u_tile = dt_tile + kChunk * kTile;
-  float* skip_tile = u_tile + kChunk * kTile;  // D x
+  const StepTile<L> step_tile{reinterpret_cast<float*>(memory)};
+  float* skip_tile = step_tile.data + StepTile<L>::kFloats;  // D x
   float* B_tile = skip_tile + kChunk * kTile;
   float* C_tile = B_tile + division.b.slots * kChunk * L::kWidth;
   const Thread<L> at(p.channels);
@@ -34,25 +33,29 @@ __global__ void __launch_bounds__(L::kThreads)
     const T* x_rows = p.x + t0 * p.x_stride + first;
     const T* dt_rows = p.dt + t0 * p.dt_stride + first;
     __syncthreads();
-    each_four<L>(steps, at.channels, [&](int k, int c, int count) {
-      const bool in_one = division.channels_in_fours;
-      const Elements<4> x = load_four(x_rows + k * x_stride + c, count, in_one),
-                        dt = steps_of(p, dt_rows + k * dt_stride + c, at.first_of_block + c, count,
-                                      in_one);
-      Elements<4> u, skipped;
+    const auto stage = [&]<bool kWhole>() {
+      each_four<kWhole, L::kThreads, kTile>(steps, at.channels, [&](int k, int c, int count) {
+        const Elements<4> x = load_four<kWhole>(x_rows + k * x_stride + c, count),
+                          raw = load_four<kWhole>(dt_rows + k * dt_stride + c, count),
+                          dt = steps_of(raw, load_parameters(p.dt_bias, first + c, count), count),
+                          D = load_parameters(p.D, first + c, count);
+        Elements<4> u, skipped;
 #pragma unroll
-      for (int i = 0; i < 4; ++i) {
-        u[i] = dt[i] * x[i];
-        skipped[i] = p.D && i < count ? p.D[first + c + i] * x[i] : 0.0f;
-      }
-      store_elements(dt, dt_tile + k * kTile + c);
-      store_elements(u, u_tile + k * kTile + c);
-      store_elements(skipped, skip_tile + k * kTile + c);
-    });
-    stage_states<L>(p.B + t0 * p.b_stride, b_stride, steps, d_state, division.b, at.first_of_block,
-                    at.channels, division.states_in_fours, B_tile);
-    stage_states<L>(p.C + t0 * p.c_stride, c_stride, steps, d_state, division.c, at.first_of_block,
-                    at.channels, division.states_in_fours, C_tile);
+        for (int i = 0; i < 4; ++i) {
+          u[i] = dt[i] * x[i];
+          skipped[i] = D[i] * x[i];
+        }
+        step_tile.store_four(k, c, dt, u);
+        store_elements(skipped, skip_tile + k * kTile + c);
+      });
+      stage_states<kWhole>(p.B + t0 * p.b_stride, b_stride, steps, d_state, division.b, at, B_tile);
+      stage_states<kWhole>(p.C + t0 * p.c_stride, c_stride, steps, d_state, division.c, at, C_tile);
+    };
+    if (division.in_fours && steps == kChunk && at.channels == kTile) {
+      stage.template operator()<true>();
+    } else {
+      stage.template operator()<false>();
+    }
     if (p.checkpoints && at.works()) {
 #pragma unroll
       for (int c = 0; c < kChannels; ++c) {
@@ -69,8 +72,7 @@ __global__ void __launch_bounds__(L::kThreads)
 #pragma unroll
       for (int k = 0; k < kPart; ++k) {
         float dt[kChannels], u[kChannels], B[kStates], C[kStates];
-        load_floats(dt_tile + (part + k) * kTile + at.column, dt);
-        load_floats(u_tile + (part + k) * kTile + at.column, u);
+        step_tile.load(part + k, at.column, dt, u);
         load_floats(B_rows + (part + k) * L::kWidth, B);
         load_floats(C_rows + (part + k) * L::kWidth, C);
         advance(h, A, dt, u, B);

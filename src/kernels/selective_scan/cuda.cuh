@@ -36,8 +36,8 @@ struct Groups {
 };
 struct Division {
   Groups b, c;
-  bool channels_in_fours = false;  // x and dt, and B and C, can be read four elements at a time
-  bool states_in_fours = false;
+  // Rows can be read four elements at a time, those of B and C are in a slot each and fill it.
+  bool in_fours = false;
 };
 
 template <typename L, typename T>
@@ -46,12 +46,12 @@ Division division_of(const SelectiveScanCudaParams<T>& p) {
     const auto width = static_cast<int>(p.channels / count);
     return Groups{width, count == 1 || width % L::kTile == 0 ? 1 : L::kWarps};
   };
-  return {.b = groups(p.b_groups),
-          .c = groups(p.c_groups),
-          .channels_in_fours = p.channels % 4 == 0 && in_vectors(p.x, p.x_stride, 4) &&
-                               in_vectors(p.dt, p.dt_stride, 4),
-          .states_in_fours = p.d_state % 4 == 0 && in_vectors(p.B, p.b_stride, 4) &&
-                             in_vectors(p.C, p.c_stride, 4)};
+  const Groups b = groups(p.b_groups), c = groups(p.c_groups);
+  return {.b = b,
+          .c = c,
+          .in_fours = b.slots == 1 && c.slots == 1 && p.d_state == L::kWidth &&
+                      in_vectors(p.x, p.x_stride, 4) && in_vectors(p.dt, p.dt_stride, 4) &&
+                      in_vectors(p.B, p.b_stride, 4) && in_vectors(p.C, p.c_stride, 4)};
 }
 
 // The first checkpoint of a document; those of its predecessors are at most as many.
@@ -76,57 +76,90 @@ __device__ inline float softplus_of(float x) {
   return fmaxf(x, 0.0f) + 2.0f * s * p;
 }
 
-// Four elements, of which `count` exist; the others are zeros.
-template <typename T>
-__device__ inline Elements<4> load_four(const T* from, int count, bool in_one) {
-  if (in_one && count > 0) return load_elements<4>(from);
-  Elements<4> values{};
+// Four elements, of which `count` exist; the others are zeros. kWhole: all do, in one piece.
+template <bool kWhole, typename T>
+__device__ inline Elements<4> load_four(const T* from, int count) {
+  if constexpr (kWhole) {
+    return elements_of<T, 4>(__ldg(reinterpret_cast<const ElementBits<T, 4>*>(from)));
+  } else {
+    Elements<4> values{};
 #pragma unroll
-  for (int i = 0; i < 4; ++i) {
-    if (i < count) values[i] = as_float(from[i]);
+    for (int i = 0; i < 4; ++i) {
+      if (i < count) values[i] = as_float(from[i]);
+    }
+    return values;
   }
-  return values;
 }
-
-template <typename T>
-__device__ inline void store_four(const Elements<4>& values, T* to, int count, bool in_one) {
-  if (in_one && count > 0) return store_elements(values, to);
+template <bool kWhole, typename T>
+__device__ inline void store_four(const Elements<4>& values, T* to, int count) {
+  if constexpr (kWhole) {
+    store_elements(values, to);
+  } else {
 #pragma unroll
-  for (int i = 0; i < 4; ++i) {
-    if (i < count) to[i] = rounded<T>(values[i]);
-  }
-}
-
-// Calls f(k, c, count) for each four places from (k, c) on of a chunk's [kChunk, kTile], some in
-// each thread; `count` of them are of tokens and channels that exist.
-template <typename L, typename F>
-__device__ inline void each_four(int steps, int channels, const F& f) {
-  static_assert(L::kTile % 4 == 0);
-  constexpr int kFours = L::kTile / 4;
-#pragma unroll 2
-  for (int i = threadIdx.x; i < kChunk * kFours; i += L::kThreads) {
-    const int k = i / kFours, c = i % kFours * 4;
-    f(k, c, k < steps ? min(4, channels - c) : 0);
-  }
-}
-
-// B or C of some tokens to shared memory: target[slot][kChunk][kWidth].
-template <typename L, typename T>
-__device__ inline void stage_states(const T* rows, int stride, int steps, int d_state,
-                                    const Groups& groups, int first_channel, int channels,
-                                    bool in_fours, float* target) {
-  constexpr int kFours = L::kWidth / 4;
-  for (int slot = 0; slot < groups.slots; ++slot) {
-    const int channel = min(slot * L::kWarpChannels, channels - 1);
-    const T* group = rows + (first_channel + channel) / groups.width * d_state;
-    float* place = target + slot * kChunk * L::kWidth;
-#pragma unroll 4
-    for (int i = threadIdx.x; i < kChunk * kFours; i += L::kThreads) {
-      const int k = i / kFours, n = i % kFours * 4;
-      store_elements(load_four(group + k * stride + n, k < steps ? d_state - n : 0, in_fours),
-                     place + i * 4);
+    for (int i = 0; i < 4; ++i) {
+      if (i < count) to[i] = rounded<T>(values[i]);
     }
   }
+}
+
+// Calls f(k, c, count) for each four places from (k, c) on of a chunk's [kChunk, kColumns], some in
+// each thread, at most `rows` x `columns` of which exist: `count` of the four. kWhole: all do, and
+// nothing keeps what is loaded for one four from being asked for together with that for the others.
+template <bool kWhole, int kThreads, int kColumns, typename F>
+__device__ inline void each_four(int rows, int columns, const F& f) {
+  static_assert(kColumns % 4 == 0);
+  constexpr int kFours = kColumns / 4, kAll = kChunk * kFours;
+  const auto call = [&](int i) {
+    const int k = i / kFours, c = i % kFours * 4;
+    f(k, c, kWhole ? 4 : k < rows ? min(4, columns - c) : 0);
+  };
+  if constexpr (kWhole && kAll % kThreads == 0) {
+#pragma unroll
+    for (int i = 0; i < kAll; i += kThreads) call(i + threadIdx.x);
+  } else {
+#pragma unroll 1
+    for (int i = threadIdx.x; i < kAll; i += kThreads) call(i);
+  }
+}
+
+// What a thread is in its block.
+template <typename L>
+struct Thread {
+  __device__ explicit Thread(int64_t all_channels)
+      : warp(threadIdx.x / 32),
+        lane(threadIdx.x % 32),
+        first_state(lane % L::kLanes * kStates),
+        column(warp * L::kWarpChannels + lane / L::kLanes * L::kChannels),
+        first_of_block(static_cast<int>(blockIdx.x) * L::kTile),
+        channels(min(L::kTile, static_cast<int>(all_channels) - first_of_block)) {}
+  // The channels' groups are whole warps, so that a warp has all of its channels or none.
+  __device__ bool works() const { return column < channels; }
+  __device__ int slot(const Groups& groups) const { return groups.slots == 1 ? 0 : warp; }
+
+  int warp, lane;
+  int first_state;
+  int column;          // first channel of the thread in the tile
+  int first_of_block;  // first channel of the tile
+  int channels;        // of the tile
+};
+
+// B or C of some tokens to shared memory: target[slot][kChunk][kWidth].
+template <bool kWhole, typename L, typename T>
+__device__ inline void stage_states(const T* rows, int stride, int steps, int d_state,
+                                    const Groups& groups, const Thread<L>& at, float* target) {
+  for (int slot = 0; slot < (kWhole ? 1 : groups.slots); ++slot) {
+    const int channel = at.first_of_block + min(slot * L::kWarpChannels, at.channels - 1);
+    const T* group = rows + channel / groups.width * d_state;
+    float* place = target + slot * kChunk * L::kWidth;
+    each_four<kWhole, L::kThreads, L::kWidth>(steps, d_state, [&](int k, int n, int count) {
+      store_elements(load_four<kWhole>(group + k * stride + n, count), place + k * L::kWidth + n);
+    });
+  }
+}
+
+// Asks for what is around an address to be brought to the second cache.
+__device__ inline void prefetch_line(const void* address) {
+  asm volatile("prefetch.global.L2 [%0];" ::"l"(address));
 }
 
 // kCount numbers in a row, their address a multiple of their bytes.
@@ -161,27 +194,6 @@ __device__ inline int scatter_sums(float* v, int lane) {
 template <int kValues, int kLow, int kHigh>
 inline constexpr int kLeft = std::max(1, kValues / (kHigh / kLow));
 
-// What a thread is in its block.
-template <typename L>
-struct Thread {
-  __device__ explicit Thread(int64_t all_channels)
-      : warp(threadIdx.x / 32),
-        lane(threadIdx.x % 32),
-        first_state(lane % L::kLanes * kStates),
-        column(warp * L::kWarpChannels + lane / L::kLanes * L::kChannels),
-        first_of_block(static_cast<int>(blockIdx.x) * L::kTile),
-        channels(min(L::kTile, static_cast<int>(all_channels) - first_of_block)) {}
-  // The channels' groups are whole warps, so that a warp has all of its channels or none.
-  __device__ bool works() const { return column < channels; }
-  __device__ int slot(const Groups& groups) const { return groups.slots == 1 ? 0 : warp; }
-
-  int warp, lane;
-  int first_state;
-  int column;          // first channel of the thread in the tile
-  int first_of_block;  // first channel of the tile
-  int channels;        // of the tile
-};
-
 template <typename L, typename T>
 __device__ inline void load_A(const SelectiveScanCudaParams<T>& p, const Thread<L>& at,
                               float (&A)[L::kChannels][kStates]) {
@@ -197,16 +209,21 @@ __device__ inline void load_A(const SelectiveScanCudaParams<T>& p, const Thread<
   }
 }
 
-// Step sizes as softplus makes them, from four raw ones.
-template <typename T>
-__device__ inline Elements<4> steps_of(const SelectiveScanCudaParams<T>& p, const T* raw,
-                                       int channel, int count, bool in_one) {
-  Elements<4> dt = load_four(raw, count, in_one);
+// Four numbers of a parameter vector; null: zeros.
+__device__ inline Elements<4> load_parameters(const float* vector, int64_t channel, int count) {
+  Elements<4> values{};
 #pragma unroll
   for (int i = 0; i < 4; ++i) {
-    const float bias = p.dt_bias && i < count ? p.dt_bias[channel + i] : 0.0f;
-    dt[i] = i < count ? softplus_of(dt[i] + bias) : 0.0f;
+    if (vector && i < count) values[i] = __ldg(vector + channel + i);
   }
+  return values;
+}
+
+// Step sizes as softplus makes them, from four raw ones; where there is none, 0.
+__device__ inline Elements<4> steps_of(const Elements<4>& raw, const Elements<4>& bias, int count) {
+  Elements<4> dt;
+#pragma unroll
+  for (int i = 0; i < 4; ++i) dt[i] = i < count ? softplus_of(raw[i] + bias[i]) : 0.0f;
   return dt;
 }
 
@@ -221,6 +238,52 @@ __device__ inline void advance(float (&h)[kChannels][kStates], const float (&A)[
     for (int i = 0; i < kStates; ++i) h[c][i] = fast_exp2(dt[c] * A[c][i]) * h[c][i] + u[c] * B[i];
   }
 }
+
+// Step sizes dt and their products u with the inputs, of a chunk in shared memory: a thread's dt
+// and then its u lie side by side.
+template <typename L>
+struct StepTile {
+  static constexpr int kFloats = 2 * kChunk * L::kTile, kChannels = L::kChannels;
+
+  // Of channel c's dt; its u is kChannels behind.
+  __device__ float* place(int k, int c) const {
+    return data + (k * L::kTile + c - c % kChannels) * 2 + c % kChannels;
+  }
+  __device__ void load(int k, int column, float (&dt)[kChannels], float (&u)[kChannels]) const {
+    const float* from = place(k, column);
+    if constexpr (kChannels <= 2) {
+      const auto both = load_elements<2 * kChannels>(from);
+#pragma unroll
+      for (int c = 0; c < kChannels; ++c) dt[c] = both[c], u[c] = both[kChannels + c];
+    } else {
+      load_floats(from, dt);
+      load_floats(from + kChannels, u);
+    }
+  }
+  // Those of four channels.
+  __device__ void store_four(int k, int c, const Elements<4>& dt, const Elements<4>& u) const {
+    Elements<4> halves[2];
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      const int first = i / kChannels * 2 * kChannels + i % kChannels, second = first + kChannels;
+      halves[first / 4][first % 4] = dt[i];
+      halves[second / 4][second % 4] = u[i];
+    }
+    store_elements(halves[0], place(k, c));
+    store_elements(halves[1], place(k, c) + 4);
+  }
+  __device__ void load_four(int k, int c, Elements<4>& dt, Elements<4>& u) const {
+    const Elements<4> halves[] = {load_elements<4>(place(k, c)), load_elements<4>(place(k, c) + 4)};
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      const int first = i / kChannels * 2 * kChannels + i % kChannels, second = first + kChannels;
+      dt[i] = halves[first / 4][first % 4];
+      u[i] = halves[second / 4][second % 4];
+    }
+  }
+
+  float* data;  // [kChunk, kTile / kChannels, 2, kChannels]
+};
 
 // Calls f.template operator()<Layout>() with the layout for these sizes: that for up to 16 states,
 // or that for up to 64, where the groups have as many channels as a warp takes.

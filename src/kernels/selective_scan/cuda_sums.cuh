@@ -69,9 +69,9 @@ constexpr int kSumThreads = 256;
 
 // total[row, n] = sum over i of sums[row, i, n]; a row is a token and a group. A thread takes four
 // n.
-template <typename T, int kWidth>
+template <typename T, int kWidth, bool kWhole>
 __global__ void __launch_bounds__(kSumThreads)
-    add_sums(const float* __restrict__ sums, int64_t rows, int count, int d_state, bool in_one,
+    add_sums(const float* __restrict__ sums, int64_t rows, int count, int d_state,
              T* __restrict__ total) {
   constexpr int kFours = kWidth / 4;
   const int64_t i = int64_t{blockIdx.x} * kSumThreads + threadIdx.x, row = i / kFours;
@@ -85,7 +85,7 @@ __global__ void __launch_bounds__(kSumThreads)
 #pragma unroll
     for (int j = 0; j < 4; ++j) sum[j] += other[j];
   }
-  store_four(sum, total + row * d_state + n, d_state - n, in_one);
+  store_four<kWhole>(sum, total + row * d_state + n, d_state - n);
 }
 
 // From the blocks' sums to total: [tokens, n_groups, d_state].
@@ -94,9 +94,11 @@ void sum_groups(const SelectiveScanCudaParams<T>& p, const Groups& groups, int64
                 const float* sums, T* total, CudaStream stream) {
   const int64_t rows = p.tokens * n_groups, threads = rows * (L::kWidth / 4);
   const auto count = static_cast<int>(sums_of_token<L>(p.channels, groups) / n_groups);
-  add_sums<T, L::kWidth><<<static_cast<unsigned>((threads + kSumThreads - 1) / kSumThreads),
-                           kSumThreads, 0, static_cast<cudaStream_t>(stream)>>>(
-      sums, rows, count, static_cast<int>(p.d_state), in_vectors(total, p.d_state, 4), total);
+  const bool whole = p.d_state == L::kWidth && in_vectors(total, p.d_state, 4);
+  const auto kernel = whole ? add_sums<T, L::kWidth, true> : add_sums<T, L::kWidth, false>;
+  kernel<<<static_cast<unsigned>((threads + kSumThreads - 1) / kSumThreads), kSumThreads, 0,
+           static_cast<cudaStream_t>(stream)>>>(sums, rows, count, static_cast<int>(p.d_state),
+                                                total);
   check_cuda(cudaGetLastError());
 }
 

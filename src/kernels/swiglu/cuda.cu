@@ -49,8 +49,9 @@ __global__ void __launch_bounds__(kThreads) backward(SwiGluRowsBackwardParams<T>
     dup[i] = dy[i] * gate[i] * s;
     dgate[i] = dy[i] * up[i] * silu_gradient(gate[i], s);
   }
-  store_elements(dgate, p.dgate + first);
-  store_elements(dup, p.dup + first);
+  const int64_t place = row * p.gradient_stride + column;
+  store_elements(dgate, p.dgate + place);
+  store_elements(dup, p.dup + place);
 }
 
 template <typename T>
@@ -85,8 +86,9 @@ template <typename T>
 void swiglu_backward_cuda(const SwiGluRowsBackwardParams<T>& p, CudaStream stream) {
   constexpr int kSize = kVectorSize<T>;
   const int64_t width = p.forward.width, elements = p.forward.rows * width;
-  if (inputs_in_vectors(p.forward) && in_vectors(p.dy, width, kSize) &&
-      in_vectors(p.dgate, width, kSize) && in_vectors(p.dup, width, kSize)) {
+  if (inputs_in_vectors(p.forward) && in_vectors(p.dy, width, kSize) && width % kSize == 0 &&
+      in_vectors(p.dgate, p.gradient_stride, kSize) &&
+      in_vectors(p.dup, p.gradient_stride, kSize)) {
     start(backward<T, kSize>, kSize, elements, p, stream);
   } else {
     start(backward<T, 1>, 1, elements, p, stream);

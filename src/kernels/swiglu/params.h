@@ -38,8 +38,8 @@ void swiglu_forward_cpu(const SwiGluParams<Bf16>& p);
 void swiglu_backward_cpu(const SwiGluBackwardParams<float>& p);
 
 // The same over rows on the CUDA device in use, all pointers of its memory. gate and up are perhaps
-// column slices of wider rows: strides count elements from one row to the next. dy, and what is
-// written, are contiguous.
+// column slices of wider rows, as are their gradients: strides count elements from one row to the
+// next. y and dy are contiguous.
 template <typename T>
 struct SwiGluRowsParams {
   int64_t rows = 0;
@@ -53,9 +53,10 @@ struct SwiGluRowsParams {
 template <typename T>
 struct SwiGluRowsBackwardParams {
   SwiGluRowsParams<T> forward;  // its inputs; y unused
-  const T* dy = nullptr;        // [rows, width], as are the gradients
-  T* dgate = nullptr;
-  T* dup = nullptr;
+  const T* dy = nullptr;        // [rows, width]
+  T* dgate = nullptr;           // [rows, width]
+  T* dup = nullptr;             // [rows, width]
+  int64_t gradient_stride = 0;  // of dgate and dup
 };
 
 // T = float and Bf16.
