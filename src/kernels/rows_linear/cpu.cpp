@@ -60,10 +60,10 @@ struct Avx512 {
   static constexpr int64_t kWidth = 16;
   static constexpr int64_t kRows = 12;  // of a tile
   static constexpr int64_t kSums = 24;  // of a tile, in registers
-  // Of a tile of weights on grids: its rows, and registers for what it holds of groups.
+  // Of a tile of weights on grids: its rows, and registers for its sums and the groups' bases.
   static constexpr int64_t kGridRows = 12;
   template <typename Value>
-  static constexpr int64_t kGridRegisters = 16;
+  static constexpr int64_t kGridRegisters = 26;
 #if defined(MAMBIFY_AVX512)
   template <typename Body>
   MAMBIFY_AVX512 __attribute__((noinline)) static void apart(const Body& body) {
@@ -77,7 +77,7 @@ struct Avx2 {
   static constexpr int64_t kSums = 12;
   static constexpr int64_t kGridRows = 4;
   template <typename Value>
-  static constexpr int64_t kGridRegisters = std::is_same_v<Value, float> ? 16 : 12;
+  static constexpr int64_t kGridRegisters = std::is_same_v<Value, float> ? 12 : 11;
 #if defined(MAMBIFY_AVX512)
   template <typename Body>
   MAMBIFY_AVX2 __attribute__((noinline)) static void apart(const Body& body) {
@@ -91,7 +91,7 @@ struct Plain {
   static constexpr int64_t kSums = 8;
   static constexpr int64_t kGridRows = 1;
   template <typename Value>
-  static constexpr int64_t kGridRegisters = 16;
+  static constexpr int64_t kGridRegisters = 12;
   template <typename Body>
   static void apart(const Body& body) {
     body();
@@ -107,11 +107,11 @@ constexpr int64_t pairs_of_tile(int64_t rows) {
 }
 
 // How many registers of a panel a tile of weights on grids fills: enough that one chain of sums
-// does not wait for itself, and no more than fit with their codes, steps and bases.
+// does not wait for itself, and no more than fit with their bases.
 template <typename Set, typename Value>
 constexpr int64_t span_of_groups(int64_t rows) {
   int64_t span = kRegistersOfPanel<Set::kWidth>;
-  while (span * (rows + 3) > Set::template kGridRegisters<Value> && span > 1) span /= 2;
+  while (span * (rows + 1) > Set::template kGridRegisters<Value> && span > 1) span /= 2;
   return span;
 }
 

@@ -85,40 +85,44 @@ MAMBIFY_INLINE void multiply_tile(const Weight* panel, const float* x, int64_t x
 
 // As multiply_tile, for all inputs of a panel of groups, whose weights are floats in registers
 // only. kSpan registers of the panel at a time, all of them for one group after the other, so that
-// memory is read at an even pace.
+// memory is read at an even pace; where that is the whole panel, sums stay in registers.
 template <int64_t kWidth, int64_t kRows, int64_t kSpan, typename Value, typename Grid>
 MAMBIFY_INLINE void multiply_groups(const Grid* panel, const float* x, int64_t x_stride,
                                     int64_t groups, float* sums) {
-  std::fill_n(sums, kRows * kPanel, 0.0f);
+  constexpr bool kStay = kSpan == kRegistersOfPanel<kWidth>;
+  Floats<kWidth> held[kRows][kSpan] = {};
+  const auto for_each_sum = [&](int64_t first, const auto& use) __attribute__((always_inline)) {
+    for (int64_t row = 0; row < kRows; ++row) {
+      for (int64_t r = 0; r < kSpan; ++r) {
+        use(held[row][r], sums + row * kPanel + (first + r) * kWidth);
+      }
+    }
+  };
+  const auto load = [](Floats<kWidth> & sum, const float* from)
+      __attribute__((always_inline)) { load_register<kWidth>(from, sum); };
+  const auto keep = [](const Floats<kWidth>& sum, float* to)
+      __attribute__((always_inline)) { store_register<kWidth>(sum, to); };
+  if (!kStay) std::fill_n(sums, kRows * kPanel, 0.0f);
   for (int64_t g = 0; g < groups; ++g) {
     prefetch_behind(&panel[g], int64_t{sizeof(Grid)});
     for (int64_t first = 0; first < kRegistersOfPanel<kWidth>; first += kSpan) {
-      Scales<kWidth, kSpan> scales;
+      Scales<kWidth, kSpan, kCodes<Grid> - 1> scales;
       load_scales<Value>(panel[g], first, scales);
-      Floats<kWidth> held[kRows][kSpan];
-      for (int64_t row = 0; row < kRows; ++row) {
-        for (int64_t r = 0; r < kSpan; ++r) {
-          load_register<kWidth>(sums + row * kPanel + (first + r) * kWidth, held[row][r]);
-        }
-      }
+      if (!kStay) for_each_sum(first, load);
       for (int64_t word = 0; word < kWords<Grid>; ++word) {
         const float* inputs = x + g * kGroup + word * kCodes<Grid>;
-        const auto multiply = [&](int64_t i, const Floats<kWidth>(&weights)[kSpan])
+        const auto multiply = [&](int64_t i, int64_t r, const Floats<kWidth>& weights)
             __attribute__((always_inline)) {
           for (int64_t row = 0; row < kRows; ++row) {
-            const float value = inputs[row * x_stride + i];
-            for (int64_t r = 0; r < kSpan; ++r) held[row][r] += value * weights[r];
+            held[row][r] += inputs[row * x_stride + i] * weights;
           }
         };
         for_each_input<Value>(panel[g], word, first, scales, multiply);
       }
-      for (int64_t row = 0; row < kRows; ++row) {
-        for (int64_t r = 0; r < kSpan; ++r) {
-          store_register<kWidth>(held[row][r], sums + row * kPanel + (first + r) * kWidth);
-        }
-      }
+      if (!kStay) for_each_sum(first, keep);
     }
   }
+  if (kStay) for_each_sum(0, keep);
 }
 
 // Some inputs' weights as floats. weights: [inputs, kPanel].
@@ -128,13 +132,14 @@ MAMBIFY_INLINE void expand(const Grid* groups, int64_t inputs, float* weights) {
     const Grid& group = groups[begin / kGroup];
     prefetch_behind(&group, int64_t{sizeof(Grid)});
     for (int64_t r = 0; r < kRegistersOfPanel<kWidth>; ++r) {
-      Scales<kWidth, 1> scales;
+      // Without sums, registers are many, and writing to memory takes longer than shifts.
+      Scales<kWidth, 1, 1> scales;
       load_scales<Value>(group, r, scales);
       for (int64_t word = 0; word < kWords<Grid>; ++word) {
         float* of_word = weights + (begin + word * kCodes<Grid>)*kPanel;
-        const auto keep = [&](int64_t i, const Floats<kWidth>(&floats)[1])
+        const auto keep = [&](int64_t i, int64_t, const Floats<kWidth>& floats)
             __attribute__((always_inline)) {
-          store_register<kWidth>(floats[0], of_word + i * kPanel + r * kWidth);
+          store_register<kWidth>(floats, of_word + i * kPanel + r * kWidth);
         };
         for_each_input<Value>(group, word, r, scales, keep);
       }
