@@ -5,7 +5,6 @@
 #include <array>
 #include <cmath>
 #include <cstring>
-#include <limits>
 #include <random>
 #include <type_traits>
 #include <vector>
@@ -74,7 +73,7 @@ void expect_the_bits_of_plain_weights(Kind kind) {
     ASSERT_TRUE(pack(weight, outputs, inputs, on_grid)) << outputs << " x " << inputs;
     std::vector<Weight> plain(panels_of(outputs) * inputs * kPanel);
     pack_cpu<Weight>({outputs, inputs, weight.data(), plain.data()});
-    for (const int64_t rows : {1, 2, 3, 4, 5, 6, 12, 13, 64}) {
+    for (const int64_t rows : {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 64}) {
       StridedRows<Weight, Weight> expected(rows, inputs, outputs);
       expected.p.packed = plain.data();
       StridedRows<Grid, Weight> actual(rows, inputs, outputs);
@@ -105,21 +104,40 @@ bool packs_with(Kind kind, int64_t index, const auto& replace) {
   return pack(weight, 40, 96, packed);
 }
 
-TEST(RowsLinearGrid, OneWeightBesideItsGridIsNoticed) {
-  const auto same = [](float weight) { return weight; };
-  const auto off = [](float weight) { return std::nextafter(weight, 2.0f); };
-  const auto infinite = [](float) { return std::numeric_limits<float>::infinity(); };
-  const auto nan = [](float) { return std::numeric_limits<float>::quiet_NaN(); };
+// The number next to one in its own type.
+float next(float x) { return std::nextafter(x, 2.0f); }
+Bf16 next(Bf16 x) { return Bf16{static_cast<uint16_t>(x.bits + 1)}; }
+
+TYPED_TEST(RowsLinearGridOf, OneWeightBesideItsGridIsNoticed) {
+  const auto as_weight = [](float x) { return narrowed<TypeParam>({x})[0]; };
+  const auto same = [](TypeParam weight) { return weight; };
+  const auto off = [](TypeParam weight) { return next(weight); };
+  // A Bf16 next to a large code times the step may be what the next code rounds to.
+  const auto third = [&](TypeParam weight) { return as_weight(to_float(weight) / 3); };
+  const auto infinite = [&](TypeParam) { return as_weight(INFINITY); };
+  const auto nan = [&](TypeParam) { return as_weight(NAN); };
+  // The lowest of their groups: -127 with bytes.
+  for (const int64_t index : {int64_t{4}, int64_t{39 * 96 + 68}, int64_t{20 * 96 + 36}}) {
+    EXPECT_TRUE((packs_with<TypeParam, Grid4Group>(Kind::q4_1, index, same)));
+    EXPECT_FALSE((packs_with<TypeParam, Grid4Group>(Kind::q4_1, index, off)));
+    EXPECT_FALSE((packs_with<TypeParam, Grid4Group>(Kind::q4_1, index, infinite)));
+    EXPECT_TRUE((packs_with<TypeParam, Grid8Group>(Kind::q8_0, index, same)));
+    EXPECT_FALSE((packs_with<TypeParam, Grid8Group>(Kind::q8_0, index, third)));
+    EXPECT_FALSE((packs_with<TypeParam, Grid8Group>(Kind::q8_0, index, nan)));
+  }
   for (const int64_t index : {int64_t{0}, int64_t{39 * 96 + 95}, int64_t{20 * 96 + 40}}) {
-    EXPECT_TRUE((packs_with<float, Grid4Group>(Kind::q4_1, index, same)));
-    EXPECT_FALSE((packs_with<float, Grid4Group>(Kind::q4_1, index, off)));
-    EXPECT_FALSE((packs_with<float, Grid4Group>(Kind::q4_1, index, infinite)));
-    EXPECT_FALSE((packs_with<float, Grid8Group>(Kind::q8_0, index, off)));
-    EXPECT_FALSE((packs_with<float, Grid8Group>(Kind::q8_0, index, nan)));
+    EXPECT_FALSE((packs_with<TypeParam, Grid4Group>(Kind::q4_1, index, off)));
   }
   // The other zero has other bits.
-  EXPECT_FALSE(
-      (packs_with<float, Grid8Group>(Kind::q8_0, 5 * kGroup, [](float) { return -0.0f; })));
+  EXPECT_FALSE((packs_with<TypeParam, Grid8Group>(Kind::q8_0, 5 * kGroup,
+                                                  [&](TypeParam) { return as_weight(-0.0f); })));
+}
+
+TEST(RowsLinearGrid, TheFloatNextToOneOnAGridIsNoticed) {
+  const auto off = [](float weight) { return next(weight); };
+  for (const int64_t index : {int64_t{0}, int64_t{39 * 96 + 95}, int64_t{20 * 96 + 40}}) {
+    EXPECT_FALSE((packs_with<float, Grid8Group>(Kind::q8_0, index, off)));
+  }
 }
 
 TEST(RowsLinearGrid, OrdinaryWeightsAndPartsOfGroupsAreRefused) {

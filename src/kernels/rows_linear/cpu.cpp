@@ -63,7 +63,7 @@ struct Avx512 {
   // Of a tile of weights on grids: its rows, and registers for its sums and the groups' bases.
   static constexpr int64_t kGridRows = 12;
   template <typename Value>
-  static constexpr int64_t kGridRegisters = 26;
+  static constexpr int64_t kGridRegisters = 12;
 #if defined(MAMBIFY_AVX512)
   template <typename Body>
   MAMBIFY_AVX512 __attribute__((noinline)) static void apart(const Body& body) {

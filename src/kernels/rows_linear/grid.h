@@ -49,9 +49,9 @@ inline constexpr int64_t kCodes = 32 / kBits<Grid>;
 template <typename Grid>
 inline constexpr int64_t kWords = kGroup / kCodes<Grid>;
 
-// What the codes of a group are multiplied by and added to, for kSpan registers of the panel. A code
-// need not be shifted down before it becomes a float: where it stands, it is larger by a power of
-// two, and a step that is smaller by as much makes the same product. There are steps for kPlaces
+// What the codes of a group are multiplied by and added to, for kSpan registers of the panel. A
+// code need not be shifted down before it becomes a float: where it stands, it is larger by a power
+// of two, and a step that is smaller by as much makes the same product. There are steps for kPlaces
 // places of a code in a word, in memory, since operands from there are free and registers are few.
 template <int64_t kWidth, int64_t kSpan, int64_t kPlaces>
 struct Scales {

@@ -98,10 +98,12 @@ MAMBIFY_INLINE void multiply_groups(const Grid* panel, const float* x, int64_t x
       }
     }
   };
-  const auto load = [](Floats<kWidth> & sum, const float* from)
-      __attribute__((always_inline)) { load_register<kWidth>(from, sum); };
-  const auto keep = [](const Floats<kWidth>& sum, float* to)
-      __attribute__((always_inline)) { store_register<kWidth>(sum, to); };
+  const auto load = [](Floats<kWidth> & sum, const float* from) __attribute__((always_inline)) {
+    load_register<kWidth>(from, sum);
+  };
+  const auto keep = [](const Floats<kWidth>& sum, float* to) __attribute__((always_inline)) {
+    store_register<kWidth>(sum, to);
+  };
   if (!kStay) std::fill_n(sums, kRows * kPanel, 0.0f);
   for (int64_t g = 0; g < groups; ++g) {
     prefetch_behind(&panel[g], int64_t{sizeof(Grid)});
