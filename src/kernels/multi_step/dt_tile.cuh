@@ -46,7 +46,7 @@ class DtTile {
 
   // dt: [tokens, kChannels], rounded. split: linear::split_of(rank).
   __device__ void multiply(int tokens, int split, float* dt) const {
-    constexpr int kChunk = 64;
+    using linear::kChunk;
     await_copies<0>();
     float sums[4] = {};
     for (int member = 0; member < split; ++member) {

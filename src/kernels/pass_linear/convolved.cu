@@ -11,7 +11,6 @@ namespace {
 constexpr int kMembers = 8;   // of a sum, and blocks of a cluster
 constexpr int kOutputs = 16;  // of a tile, which a cluster has
 constexpr int kSize = 8;      // elements of a vector of 16 bytes
-constexpr int kChunk = 64;    // inputs
 constexpr int kChunkVectors = kChunk / kSize;
 constexpr int kWeightVectors = kOutputs * kChunkVectors;  // of a chunk
 constexpr int kColumns = kMostStagedRows + 1;

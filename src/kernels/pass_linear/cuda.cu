@@ -24,8 +24,8 @@ constexpr int64_t kMostStagedBytes = 96 << 10;
 // memory whole; or it comes in chunks as the weights do.
 template <int kTiles, int kRowTiles, bool kStaged>
 struct Streams {
-  // Vectors of 32 inputs of the four threads of a row, in a chunk; and the chunk's inputs.
-  static constexpr int kParts = 2, kChunk = kParts * 32;
+  // Vectors of 32 inputs of the four threads of a row, in a chunk.
+  static constexpr int kParts = kChunk / 32;
   static constexpr int kWeightVectors = 4 * kTiles;  // of a thread, 16 bytes each
   static constexpr int kXVectors = kStaged ? 0 : kParts * kRowTiles;
   static constexpr int kStep = 32 * (kWeightVectors + kXVectors);  // from a stage to the next
@@ -43,7 +43,7 @@ template <int kTiles, int kRowTiles, bool kStaged>
 __global__ void __launch_bounds__(kThreads, 1)
     linear_bf16(PassLinearParams<Bf16> p, int split, int units) {
   using Sizes = Streams<kTiles, kRowTiles, kStaged>;
-  constexpr int kStages = Sizes::kStages, kParts = Sizes::kParts, kChunk = Sizes::kChunk;
+  constexpr int kStages = Sizes::kStages, kParts = Sizes::kParts;
   extern __shared__ uint4 shared[];
   __shared__ Squares squares;
   __shared__ int places[kRowTiles * 8];  // of rows in y

@@ -17,6 +17,10 @@ inline int split_of(int64_t inputs) {
   return inputs >= 768 ? 8 : inputs >= 384 ? 4 : inputs >= 256 ? 2 : 1;
 }
 
+// Inputs that a member takes at a time: every split-th chunk is its own. Kernels that compute the
+// same sum in another way go by this, too.
+constexpr int kChunk = 64;
+
 // Elements between rows of x in shared memory: they lie in different banks.
 template <typename T>
 __host__ __device__ constexpr int64_t staged_stride(int64_t inputs) {
