@@ -47,6 +47,7 @@ class DtTile {
   // dt: [tokens, kChannels], rounded. split: linear::split_of(rank).
   __device__ void multiply(int tokens, int split, float* dt) const {
     using linear::kChunk;
+    end_copy_group();  // of all that was asked for: copies of no group are not waited for
     await_copies<0>();
     float sums[4] = {};
     for (int member = 0; member < split; ++member) {
