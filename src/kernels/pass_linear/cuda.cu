@@ -307,8 +307,11 @@ void start_bf16(const PassLinearParams<Bf16>& p, int64_t staged_bytes, CudaStrea
   const auto units = static_cast<int>(divide_up(p.outputs, (p.gated ? 8 : 16) * kTiles));
   const dim3 grid(static_cast<unsigned>(std::min<int64_t>(units, multiprocessors())),
                   static_cast<unsigned>(divide_up(p.rows, kRowTiles * 8)));
-  start(linear_bf16<kTiles, kRowTiles, kStaged>, grid,
-        Sizes::kBytes + Sizes::kPartialBytes + staged_bytes, stream, p, split, units);
+  int64_t bytes = Sizes::kBytes + Sizes::kPartialBytes + staged_bytes;
+  // Two blocks on one multiprocessor would leave another without any: it may be free while others
+  // still run the kernel before. A block of more than half the memory is alone.
+  if (kStaged) bytes = std::max(bytes, multiprocessor_shared_bytes() / 2);
+  start(linear_bf16<kTiles, kRowTiles, kStaged>, grid, bytes, stream, p, split, units);
 }
 
 template <int kRows>
