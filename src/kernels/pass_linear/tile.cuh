@@ -109,59 +109,99 @@ __device__ inline void stage_convolved(const PassLinearParams<T>& p, int row, T*
   }
 }
 
-// The rows of x, times the norm's weight if there is one, to shared memory; by all threads.
+// The rows of x as they are, to shared memory; by all threads, each with several loads on their
+// way: behind a stream of weights one takes most of a microsecond.
 template <typename T>
-__device__ inline void stage(const PassLinearParams<T>& p, const uint4 (&norm_weight)[kNormVectors],
-                             T* staged, Squares& squares) {
-  constexpr int kSize = Vector<T>::kSize, kRows = kMostStagedRows;
+__device__ inline void stage_plain(const PassLinearParams<T>& p, T* staged) {
+  constexpr int kSize = Vector<T>::kSize, kAtOnce = 8;
   const int rows = static_cast<int>(p.rows), inputs = static_cast<int>(p.inputs);
   const int width = static_cast<int>(padded(p.inputs));
   const int stride = static_cast<int>(staged_stride<T>(p.inputs));
-  if (p.conv_weight != nullptr) {
-    for (int row = 0; row < rows; ++row) stage_convolved(p, row, staged + row * stride);
-    sync_threads<kThreads>();
-    return;
+  int row = 0, k = 0;  // of the next vector
+  const auto advance = [&](int vectors) {
+    for (k += vectors * kSize; k >= width && row < rows; k -= width) ++row;
+  };
+  advance(static_cast<int>(threadIdx.x));
+  while (row < rows) {
+    uint4 x[kAtOnce];
+    int to[kAtOnce];
+#pragma unroll
+    for (int i = 0; i < kAtOnce; ++i) {
+      to[i] = row < rows ? row * stride + k : -1;
+      if (row < rows) x[i] = load_vector(row_of_x(p, row), k, inputs);
+      advance(kThreads);
+    }
+#pragma unroll
+    for (int i = 0; i < kAtOnce; ++i) {
+      if (to[i] >= 0) *reinterpret_cast<uint4*>(staged + to[i]) = x[i];
+    }
   }
+}
+
+// The rows of x times the norm's weight, to shared memory, with the sums of their squares; by all
+// threads. Of up to kRows rows; each thread has kVectors loads of each on their way.
+template <int kRows, int kVectors, typename T>
+__device__ inline void stage_normed(const PassLinearParams<T>& p,
+                                    const uint4 (&norm_weight)[kNormVectors], T* staged,
+                                    Squares& squares) {
+  constexpr int kSize = Vector<T>::kSize;
+  const int rows = static_cast<int>(p.rows), inputs = static_cast<int>(p.inputs);
+  const int width = static_cast<int>(padded(p.inputs));
+  const int stride = static_cast<int>(staged_stride<T>(p.inputs));
   const T* from[kRows];
 #pragma unroll
   for (int row = 0; row < kRows; ++row) from[row] = row_of_x(p, row < rows ? row : 0);
   float sums[kRows] = {};
-  for (int i = 0; i * kThreads * kSize < width; ++i) {
-    const int k = (static_cast<int>(threadIdx.x) + i * kThreads) * kSize;
-    if (k >= width) break;
-    uint4 x[kRows];
-    if (k + kSize <= inputs) {
+  for (int first = 0; first * kThreads * kSize < width; first += kVectors) {
+    const auto input_of = [&](int i) {
+      return (static_cast<int>(threadIdx.x) + (first + i) * kThreads) * kSize;
+    };
+    uint4 x[kVectors][kRows];
+#pragma unroll
+    for (int i = 0; i < kVectors; ++i) {
 #pragma unroll
       for (int row = 0; row < kRows; ++row) {
-        if (row < rows) x[row] = *reinterpret_cast<const uint4*>(from[row] + k);
+        if (row < rows && input_of(i) < width) {
+          x[i][row] = load_vector(from[row], input_of(i), inputs);
+        }
       }
-    } else {
+    }
+#pragma unroll
+    for (int i = 0; i < kVectors; ++i) {
+      const int k = input_of(i);
+      if (k >= width) break;
+      const uint4 weight = first + i == 0   ? norm_weight[0]
+                           : first + i == 1 ? norm_weight[1]
+                                            : load_vector(p.norm, k, inputs);
 #pragma unroll
       for (int row = 0; row < kRows; ++row) {
-        if (row < rows) x[row] = load_vector(from[row], k, inputs);
+        if (row >= rows) continue;
+        sums[row] = add_squares<T>(x[i][row], sums[row]);
+        *reinterpret_cast<uint4*>(staged + row * stride + k) = weighted<T>(x[i][row], weight);
       }
-    }
-    uint4 weight{};
-    if (p.norm != nullptr) {
-      weight = i == 0 ? norm_weight[0] : i == 1 ? norm_weight[1] : load_vector(p.norm, k, inputs);
-    }
-#pragma unroll
-    for (int row = 0; row < kRows; ++row) {
-      if (row >= rows) continue;
-      if (p.norm != nullptr) {
-        sums[row] = add_squares<T>(x[row], sums[row]);
-        x[row] = weighted<T>(x[row], weight);
-      }
-      *reinterpret_cast<uint4*>(staged + row * stride + k) = x[row];
     }
   }
-  if (p.norm != nullptr) {
 #pragma unroll
-    for (int row = 0; row < kRows; ++row) {
-      if (row >= rows) continue;
-      const float sum = warp_sum(sums[row]);
-      if (threadIdx.x % 32 == 0) squares[threadIdx.x / 32][row] = sum;
-    }
+  for (int row = 0; row < kRows; ++row) {
+    if (row >= rows) continue;
+    const float sum = warp_sum(sums[row]);
+    if (threadIdx.x % 32 == 0) squares[threadIdx.x / 32][row] = sum;
+  }
+}
+
+// What the product takes of x, to shared memory; by all threads.
+template <typename T>
+__device__ inline void stage(const PassLinearParams<T>& p, const uint4 (&norm_weight)[kNormVectors],
+                             T* staged, Squares& squares) {
+  if (p.conv_weight != nullptr) {
+    const int64_t stride = staged_stride<T>(p.inputs);
+    for (int row = 0; row < p.rows; ++row) stage_convolved(p, row, staged + row * stride);
+  } else if (p.norm == nullptr) {
+    stage_plain(p, staged);
+  } else if (p.rows == 1) {
+    stage_normed<1, 2>(p, norm_weight, staged, squares);
+  } else {
+    stage_normed<kMostStagedRows, 1>(p, norm_weight, staged, squares);
   }
   sync_threads<kThreads>();
 }
