@@ -1,10 +1,13 @@
-// The linear maps of decoding, alone: how much of the memory's rate each shape reaches. Weights
-// rotate over several copies, so that they come from memory and not from the L2 cache.
+// The linear maps of decoding: how much of the memory's rate each shape reaches alone, and those of
+// a layer one behind the other. Weights rotate over several copies, so that they come from memory
+// and not from the L2 cache.
 #include <algorithm>
 #include <cstdio>
+#include <span>
 #include <vector>
 
 #include "kernels/cuda/launch.cuh"
+#include "kernels/cuda/random_fill.h"
 #include "kernels/cuda/read_rate.h"
 #include "kernels/pass_linear/params.h"
 
@@ -31,45 +34,60 @@ constexpr Shape kShapes[] = {{"mamba-2.8b in_proj", 2560, 10240, true, false},
                              {"llama-8b lm_head", 4096, 128256, false, false},
                              {"smollm2 qkv", 576, 960, true, false},
                              {"smollm2 down", 1536, 576, false, false}};
+const std::vector<Shape> kLayers[] = {
+    {{"mamba-2.8b in, out", 2560, 10240, true, false}, {"", 5120, 2560, false, false}},
+    {{"mamba2-2.7b in, out", 2560, 10576, true, false}, {"", 5120, 2560, false, false}},
+    {{"mamba-130m in, out", 768, 3072, true, false}, {"", 1536, 768, false, false}},
+    {{"llama-8b layer", 4096, 6144, true, false},
+     {"", 4096, 4096, false, false},
+     {"", 4096, 14336, true, true},
+     {"", 14336, 4096, false, false}}};
 constexpr int64_t kRows[] = {1, 2, 5, 8, 16, 64};
 constexpr int kLaunches = 32;
 
-// Microseconds of a launch, the median of several graphs of kLaunches.
-double measure(const Shape& shape, int64_t rows) {
-  const int64_t width = padded(shape.inputs);
-  const int64_t bytes = width * shape.outputs * (shape.gated ? 2 : 1) * 2;
-  const int64_t copies = std::min<int64_t>(kLaunches, std::max<int64_t>(1, (400 << 20) / bytes));
-  const DeviceMemory weights(bytes * copies), x(rows * width * 2), norm(width * 2),
-      y(rows * shape.outputs * 2);
-  std::vector<uint16_t> random(1 << 20);
-  uint32_t state = 1;
-  for (uint16_t& value : random) {
-    state = state * 1664525 + 1013904223;
-    value = static_cast<uint16_t>(0x3c00 | (state >> 16 & 0x80ff));
+int64_t bytes_of(const Shape& shape) {
+  return padded(shape.inputs) * shape.outputs * (shape.gated ? 2 : 1) * 2;
+}
+
+DeviceMemory random_weights(int64_t bytes) {
+  DeviceMemory weights(bytes);
+  fill_random(weights.as<Bf16>(), bytes / 2, 1.0f / 64);
+  return weights;
+}
+
+// Microseconds of the shapes one behind the other, the median of several graphs.
+double measure(std::span<const Shape> shapes, int64_t rows) {
+  int64_t bytes = 0, inputs = 0, outputs = 0;
+  for (const Shape& shape : shapes) {
+    bytes += bytes_of(shape);
+    inputs = std::max(inputs, padded(shape.inputs));
+    outputs = std::max(outputs, shape.outputs);
   }
-  for (int64_t at = 0; at < weights.bytes(); at += static_cast<int64_t>(random.size()) * 2) {
-    const int64_t part =
-        std::min<int64_t>(static_cast<int64_t>(random.size()) * 2, weights.bytes() - at);
-    check_cuda(cudaMemcpy(weights.as<char>() + at, random.data(), part, cudaMemcpyHostToDevice));
-  }
+  const int64_t copies = std::clamp<int64_t>((400 << 20) / bytes, 1, kLaunches);
+  const DeviceMemory weights = random_weights(bytes * copies),
+                     x = random_weights(rows * inputs * 2), norm = random_weights(inputs * 2),
+                     y(rows * outputs * 2);
   const CudaStream stream = create_cuda_stream();
   CudaGraph graph;
   graph.begin(stream);
   for (int64_t i = 0; i < kLaunches; ++i) {
-    pass_linear_cuda<Bf16>(
-        {.rows = rows,
-         .inputs = shape.inputs,
-         .outputs = shape.outputs,
-         .weight = reinterpret_cast<const Bf16*>(weights.as<char>() + i % copies * bytes),
-         .gated = shape.gated,
-         .norm = shape.norm && pass_linear_takes_norm<Bf16>(rows, shape.inputs) ? norm.as<Bf16>()
-                                                                                : nullptr,
-         .norm_eps = 1e-5f,
-         .x = x.as<Bf16>(),
-         .x_stride = width,
-         .y = y.as<Bf16>(),
-         .y_stride = shape.outputs},
-        stream);
+    const char* weight = weights.as<char>() + i % copies * bytes;
+    for (const Shape& shape : shapes) {
+      const bool takes_norm = shape.norm && pass_linear_takes_norm<Bf16>(rows, shape.inputs);
+      pass_linear_cuda<Bf16>({.rows = rows,
+                              .inputs = shape.inputs,
+                              .outputs = shape.outputs,
+                              .weight = reinterpret_cast<const Bf16*>(weight),
+                              .gated = shape.gated,
+                              .norm = takes_norm ? norm.as<Bf16>() : nullptr,
+                              .norm_eps = 1e-5f,
+                              .x = x.as<Bf16>(),
+                              .x_stride = inputs,
+                              .y = y.as<Bf16>(),
+                              .y_stride = shape.outputs},
+                             stream);
+      weight += bytes_of(shape);
+    }
   }
   graph.end(stream);
   std::vector<double> times;
@@ -90,6 +108,17 @@ double measure(const Shape& shape, int64_t rows) {
   return times[times.size() / 2];
 }
 
+// A line of the table, called as the first of the shapes.
+void print(std::span<const Shape> shapes) {
+  std::printf("\n%-22s", shapes.front().name);
+  int64_t bytes = 0;
+  for (const Shape& shape : shapes) bytes += bytes_of(shape);
+  for (const int64_t rows : kRows) {
+    const double microseconds = measure(shapes, rows);
+    std::printf("%7.1f (%4.0f) ", microseconds, static_cast<double>(bytes) / microseconds / 1e3);
+  }
+}
+
 }  // namespace
 
 int main() {
@@ -98,15 +127,8 @@ int main() {
               cuda_read_gigabytes_per_second());
   std::printf("%-22s", "us (GB/s of weights)");
   for (const int64_t rows : kRows) std::printf("%9lld rows  ", static_cast<long long>(rows));
-  for (const Shape& shape : kShapes) {
-    std::printf("\n%-22s", shape.name);
-    const double bytes =
-        static_cast<double>(padded(shape.inputs) * shape.outputs) * (shape.gated ? 2 : 1) * 2;
-    for (const int64_t rows : kRows) {
-      const double microseconds = measure(shape, rows);
-      std::printf("%7.1f (%4.0f) ", microseconds, bytes / microseconds / 1e3);
-    }
-  }
+  for (const Shape& shape : kShapes) print({&shape, 1});
+  for (const std::vector<Shape>& layer : kLayers) print(layer);
   std::printf("\n");
   return 0;
 }
