@@ -14,6 +14,7 @@ constexpr int kSize = 8;      // elements of a vector of 16 bytes
 constexpr int kChunkVectors = kChunk / kSize;
 constexpr int kWeightVectors = kOutputs * kChunkVectors;  // of a chunk
 constexpr int kColumns = kMostStagedRows + 1;
+constexpr int kFew = 1, kMany = 3;    // vectors that a thread loads at once
 constexpr int kMostBytes = 96 << 10;  // of shared memory: kernels before and behind need theirs
 
 // Where a block keeps its part of the weight, filter and bias, and the rows that it convolves.
@@ -32,6 +33,8 @@ Parts parts_of(int64_t inputs) {
   return {.chunks = static_cast<int>((inputs + kEach - 1) / kEach)};
 }
 
+// kAtOnce: vectors whose inputs are on their way to a thread together.
+template <int kAtOnce>
 __global__ void __launch_bounds__(kThreads)
     convolved_linear(const PassLinearParams<Bf16> p, const Parts parts) {
   extern __shared__ uint4 shared[];
@@ -49,6 +52,7 @@ __global__ void __launch_bounds__(kThreads)
   // One warp multiplies: its threads copy what they will need. Vector v of a chunk is at 32 v.
   uint4* weights = shared + lane;
   if (warp == 0) {
+#pragma unroll 1
     for (int chunk = 0; chunk < mine; ++chunk) {
 #pragma unroll
       for (int v = 0; v < kWeightVectors / 32; ++v) {
@@ -63,6 +67,7 @@ __global__ void __launch_bounds__(kThreads)
   // A thread convolves these eight channels of a row, and then of others.
   constexpr int kStep = kThreads / kChunkVectors;
   const int in_chunk = thread % kChunkVectors * kSize;
+#pragma unroll 1
   for (int chunk = thread / kChunkVectors; chunk < mine; chunk += kStep) {
     const int k = input_of(chunk) + in_chunk, to = chunk * kChunkVectors + in_chunk / kSize;
     if (k >= inputs) continue;
@@ -94,8 +99,8 @@ __global__ void __launch_bounds__(kThreads)
     row += row_step, chunk += chunk_step;
     if (chunk >= mine) ++row, chunk -= mine;
   };
-  constexpr int kAtOnce = 3;  // whose inputs are on their way together
   int row = first_row, chunk = first_chunk;
+#pragma unroll 1
   while (row < rows) {
     uint4 x[kAtOnce][kTaps];
     int loaded_row = row, loaded_chunk = chunk;
@@ -124,7 +129,7 @@ __global__ void __launch_bounds__(kThreads)
   if (warp == 0) {
     float sums[4] = {};
     const uint4* x = shared + parts.rows() + row_in_tile * parts.stride() + part;
-#pragma unroll 4
+#pragma unroll 2
     for (int c = 0; c < mine; ++c) {
 #pragma unroll
       for (int v = 0; v < 2; ++v) {
@@ -160,7 +165,8 @@ __global__ void __launch_bounds__(kThreads)
 }  // namespace
 
 bool takes_convolved(const PassLinearParams<Bf16>& p) {
-  static const bool is_possible = has_clusters(convolved_linear);
+  static const bool is_possible =
+      has_clusters(convolved_linear<kFew>) && has_clusters(convolved_linear<kMany>);
   return is_possible && p.conv_weight != nullptr && p.norm == nullptr && !p.gated &&
          p.rows <= kMostStagedRows && p.inputs % kSize == 0 && split_of(p.inputs) == kMembers &&
          parts_of(p.inputs).bytes(p.rows) <= kMostBytes;
@@ -169,11 +175,12 @@ bool takes_convolved(const PassLinearParams<Bf16>& p) {
 void convolved_cuda(const PassLinearParams<Bf16>& p, CudaStream stream) {
   const Parts parts = parts_of(p.inputs);
   const int bytes = parts.bytes(p.rows);
-  check_cuda(cudaFuncSetAttribute(convolved_linear, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                  kMostBytes));
+  const auto kernel = p.rows * parts.chunks * kChunkVectors <= kThreads ? convolved_linear<kFew>
+                                                                        : convolved_linear<kMany>;
+  check_cuda(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kMostBytes));
   const auto tiles = static_cast<unsigned>((p.outputs + kOutputs - 1) / kOutputs);
-  launch_clusters(kMembers, convolved_linear, dim3(tiles * kMembers), dim3(kThreads), bytes, stream,
-                  p, parts);
+  launch_clusters(kMembers, kernel, dim3(tiles * kMembers), dim3(kThreads), bytes, stream, p,
+                  parts);
 }
 
 }  // namespace mambify::kernels::linear

@@ -20,14 +20,13 @@ constexpr int64_t kMostStagedBytes = 96 << 10;
 // of 8. A thread reads 16 neighbouring bytes of two rows of a tile; that these are not the inputs
 // that the instruction calls its own does not matter, since it takes the same ones of x.
 //
-// kTiles: that a warp computes at once; kRowTiles: 8 rows of x each. kStaged: x lies in shared
-// memory whole; or it comes in chunks as the weights do.
-template <int kTiles, int kRowTiles, bool kStaged>
+// kTiles: that a warp computes at once; kRowTiles: 8 rows of x each.
+template <int kTiles, int kRowTiles, Source kSource>
 struct Streams {
   // Vectors of 32 inputs of the four threads of a row, in a chunk.
   static constexpr int kParts = kChunk / 32;
   static constexpr int kWeightVectors = 4 * kTiles;  // of a thread, 16 bytes each
-  static constexpr int kXVectors = kStaged ? 0 : kParts * kRowTiles;
+  static constexpr int kXVectors = kSource == Source::streamed ? kParts * kRowTiles : 0;
   static constexpr int kStep = 32 * (kWeightVectors + kXVectors);  // from a stage to the next
   // Chunks on their way to a warp. A block of few rows leaves room for the next kernel's.
   static constexpr int kMostBytes = kRowTiles == 1 ? 84 << 10 : 192 << 10;
@@ -39,10 +38,14 @@ struct Streams {
   static constexpr int kPartialBytes = 2 * kWarps * kPartial * 4;
 };
 
-template <int kTiles, int kRowTiles, bool kStaged>
+// The kernels of a layer should fit into the instruction cache together, where one too many costs
+// two or three microseconds a layer: loops whose bodies need not overlap are not unrolled, and what
+// a source of x does not need is not in its kernel.
+template <int kTiles, int kRowTiles, Source kSource>
 __global__ void __launch_bounds__(kThreads, 1)
     linear_bf16(PassLinearParams<Bf16> p, int split, int units) {
-  using Sizes = Streams<kTiles, kRowTiles, kStaged>;
+  using Sizes = Streams<kTiles, kRowTiles, kSource>;
+  constexpr bool kStaged = kSource != Source::streamed;
   constexpr int kStages = Sizes::kStages, kParts = Sizes::kParts;
   extern __shared__ uint4 shared[];
   __shared__ Squares squares;
@@ -110,7 +113,7 @@ __global__ void __launch_bounds__(kThreads, 1)
   const auto is_inside = [&](const Place& place) { return place.unit < units && mine > 0; };
 
   Place next{first_unit, 0};
-#pragma unroll
+#pragma unroll 1
   for (int slot = 0; slot < kStages; ++slot) {
     if (is_inside(next)) request_weights(slot, next.unit, next.chunk);
     advance(next);
@@ -129,13 +132,13 @@ __global__ void __launch_bounds__(kThreads, 1)
   wait_for_predecessor();
   Bf16* staged = reinterpret_cast<Bf16*>(shared + (Sizes::kBytes + Sizes::kPartialBytes) / 16);
   if constexpr (kStaged) {
-    stage(p, norm_weight, staged, squares);
+    stage<kSource>(p, norm_weight, staged, squares);
     x[0] = row_in_tile < rows ? staged + row_in_tile * staged_stride<Bf16>(p.inputs) : nullptr;
   } else {
     __syncthreads();
   }
   Place asked{first_unit, 0};
-#pragma unroll
+#pragma unroll 1
   for (int slot = 0; slot < kStages; ++slot) {
     if (is_inside(asked)) request_x(slot, asked.chunk);
     advance(asked);
@@ -143,6 +146,7 @@ __global__ void __launch_bounds__(kThreads, 1)
   }
 
   int slot = 0, buffer = 0, finisher = member;
+#pragma unroll 1
   for (int unit = first_unit; unit < units; unit += unit_step) {
     float sums[kTiles][kRowTiles][4] = {};
     // Each tile is finished by other warps, because those wait for memory; this thread begins with
@@ -151,6 +155,7 @@ __global__ void __launch_bounds__(kThreads, 1)
     const int begin = (finisher == 0 ? split - 1 : finisher - 1) * 32 + lane;
     const float residual =
         residual_of(p, first_row + begin / outputs, first_output + begin % outputs);
+#pragma unroll 1
     for (int c = 0; c < mine; ++c) {
       await_copies<kStages - 1>();
       const uint4* from = stages + slot * Sizes::kStep;
@@ -203,11 +208,13 @@ __global__ void __launch_bounds__(kThreads, 1)
       wait_for_warps(group, split);
       const int columns = min(rows - first_row, kRowTiles * 8);
       finisher = finisher == 0 ? split - 1 : finisher - 1;
+#pragma unroll 1
       for (int i = finisher * 32 + lane; i < outputs * columns; i += split * 32) {
         const int output = i % outputs, column = i / outputs;
         const int64_t at = first_output + tile * outputs + output;
         if (at >= p.outputs) continue;
         float sum = 0, up = 0;
+#pragma unroll 1
         for (int m = 0; m < split; ++m) {
           const float* in = partial + m * Sizes::kPartial + output * Sizes::kColumns + column;
           sum = __fadd_rn(sum, in[0]);
@@ -247,7 +254,13 @@ __global__ void __launch_bounds__(kThreads) linear_fp32(PassLinearParams<float> 
   start_successor();
   wait_for_predecessor();
   float* staged = reinterpret_cast<float*>(shared);
-  if constexpr (kStaged) stage(p, norm_weight, staged, squares);
+  if constexpr (kStaged) {
+    if (p.conv_weight != nullptr) {
+      stage<Source::convolved>(p, norm_weight, staged, squares);
+    } else {
+      stage<Source::rows>(p, norm_weight, staged, squares);
+    }
+  }
   float sums[kOutputs][kRows] = {};
   for (int k = lane * 4; k < width; k += 128) {
     uint4 w[kOutputs];
@@ -300,9 +313,9 @@ void start(Kernel kernel, dim3 grid, int64_t bytes, CudaStream stream, Arguments
   launch(kernel, grid, dim3(kThreads), static_cast<size_t>(bytes), stream, arguments...);
 }
 
-template <int kTiles, int kRowTiles, bool kStaged>
+template <int kTiles, int kRowTiles, Source kSource>
 void start_bf16(const PassLinearParams<Bf16>& p, int64_t staged_bytes, CudaStream stream) {
-  using Sizes = Streams<kTiles, kRowTiles, kStaged>;
+  using Sizes = Streams<kTiles, kRowTiles, kSource>;
   const int split = split_of(p.inputs);
   const auto units = static_cast<int>(divide_up(p.outputs, (p.gated ? 8 : 16) * kTiles));
   const dim3 grid(static_cast<unsigned>(std::min<int64_t>(units, multiprocessors())),
@@ -310,8 +323,8 @@ void start_bf16(const PassLinearParams<Bf16>& p, int64_t staged_bytes, CudaStrea
   int64_t bytes = Sizes::kBytes + Sizes::kPartialBytes + staged_bytes;
   // Two blocks on one multiprocessor would leave another without any: it may be free while others
   // still run the kernel before. A block of more than half the memory is alone.
-  if (kStaged) bytes = std::max(bytes, multiprocessor_shared_bytes() / 2);
-  start(linear_bf16<kTiles, kRowTiles, kStaged>, grid, bytes, stream, p, split, units);
+  if (kSource != Source::streamed) bytes = std::max(bytes, multiprocessor_shared_bytes() / 2);
+  start(linear_bf16<kTiles, kRowTiles, kSource>, grid, bytes, stream, p, split, units);
 }
 
 template <int kRows>
@@ -335,9 +348,10 @@ void check(const PassLinearParams<T>& p) {
           "pass_linear: rows are not aligned to 16 bytes");
 }
 
-// Of x in shared memory; 0 when the rows are too many for it.
+// Of x in shared memory; 0 when the rows are too many for it, or end within a vector.
 template <typename T>
 int64_t staged_bytes_of(int64_t rows, int64_t inputs) {
+  if (inputs != padded(inputs)) return 0;
   const int64_t bytes = rows * staged_stride<T>(inputs) * static_cast<int64_t>(sizeof(T));
   return rows <= kMostStagedRows && bytes <= kMostStagedBytes ? bytes : 0;
 }
@@ -357,13 +371,16 @@ void pass_linear_cuda(const PassLinearParams<Bf16>& p, CudaStream stream) {
   if (takes_convolved(p)) return convolved_cuda(p, stream);
   const int64_t staged = staged_bytes_of<Bf16>(p.rows, p.inputs);
   require((p.norm == nullptr && p.conv_weight == nullptr) || staged > 0,
-          "pass_linear: too many rows or inputs for a norm or a convolution");
-  if (staged > 0) return start_bf16<1, 1, true>(p, staged, stream);
-  if (p.rows <= 8) return start_bf16<1, 1, false>(p, 0, stream);
-  if (p.rows <= 16) return start_bf16<2, 2, false>(p, 0, stream);
-  if (p.rows <= 32) return start_bf16<2, 4, false>(p, 0, stream);
+          "pass_linear: too many rows or inputs for a norm or a convolution, or inputs that end "
+          "within a vector");
+  if (p.conv_weight != nullptr) return start_bf16<1, 1, Source::convolved>(p, staged, stream);
+  if (staged > 0 && p.rows == 1) return start_bf16<1, 1, Source::row>(p, staged, stream);
+  if (staged > 0) return start_bf16<1, 1, Source::rows>(p, staged, stream);
+  if (p.rows <= 8) return start_bf16<1, 1, Source::streamed>(p, 0, stream);
+  if (p.rows <= 16) return start_bf16<2, 2, Source::streamed>(p, 0, stream);
+  if (p.rows <= 32) return start_bf16<2, 4, Source::streamed>(p, 0, stream);
   if (takes_many_rows(p)) return many_rows_cuda(p, stream);
-  start_bf16<1, 8, false>(p, 0, stream);
+  start_bf16<1, 8, Source::streamed>(p, 0, stream);
 }
 
 template <>
@@ -371,7 +388,8 @@ void pass_linear_cuda(const PassLinearParams<float>& p, CudaStream stream) {
   check(p);
   const int64_t staged = staged_bytes_of<float>(p.rows, p.inputs);
   require((p.norm == nullptr && p.conv_weight == nullptr) || staged > 0,
-          "pass_linear: too many rows or inputs for a norm or a convolution");
+          "pass_linear: too many rows or inputs for a norm or a convolution, or inputs that end "
+          "within a vector");
   if (p.rows == 1) return start_fp32<1>(p, staged, stream);
   if (p.rows == 2) return start_fp32<2>(p, staged, stream);
   if (p.rows <= 4) return start_fp32<4>(p, staged, stream);

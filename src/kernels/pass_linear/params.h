@@ -15,13 +15,14 @@ inline constexpr int64_t kLinearPad = 8;
 inline constexpr int64_t padded(int64_t size) {
   return (size + kLinearPad - 1) / kLinearPad * kLinearPad;
 }
-// Whether the norm of so many rows can be computed with the product: every block computes it anew.
+// Whether the norm of so many rows can be computed with the product: every block computes it anew,
+// of rows that end with a whole vector.
 template <typename T>
 bool pass_linear_takes_norm(int64_t rows, int64_t inputs);
 // The same of a convolution of four taps.
 template <typename T>
 bool pass_linear_takes_conv(int64_t rows, int64_t inputs) {
-  return pass_linear_takes_norm<T>(rows, inputs) && inputs % kLinearPad == 0;
+  return pass_linear_takes_norm<T>(rows, inputs);
 }
 
 // With u = norm(x) where there is a norm and x where there is none, and every result rounded to T

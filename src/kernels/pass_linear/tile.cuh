@@ -59,7 +59,7 @@ __device__ inline void load_norm(const PassLinearParams<T>& p, uint4 (&weight)[k
 #pragma unroll
   for (int i = 0; i < kNormVectors; ++i) {
     const int k = (static_cast<int>(threadIdx.x) + i * kThreads) * Vector<T>::kSize;
-    weight[i] = load_vector(p.norm, k, static_cast<int>(p.inputs));
+    if (k < p.inputs) weight[i] = *reinterpret_cast<const uint4*>(p.norm + k);
   }
 }
 
@@ -109,78 +109,57 @@ __device__ inline void stage_convolved(const PassLinearParams<T>& p, int row, T*
   }
 }
 
-// The rows of x as they are, to shared memory; by all threads, each with several loads on their
-// way: behind a stream of weights one takes most of a microsecond.
-template <typename T>
-__device__ inline void stage_plain(const PassLinearParams<T>& p, T* staged) {
-  constexpr int kSize = Vector<T>::kSize, kAtOnce = 8;
-  const int rows = static_cast<int>(p.rows), inputs = static_cast<int>(p.inputs);
-  const int width = static_cast<int>(padded(p.inputs));
-  const int stride = static_cast<int>(staged_stride<T>(p.inputs));
-  int row = 0, k = 0;  // of the next vector
-  const auto advance = [&](int vectors) {
-    for (k += vectors * kSize; k >= width && row < rows; k -= width) ++row;
-  };
-  advance(static_cast<int>(threadIdx.x));
-  while (row < rows) {
-    uint4 x[kAtOnce];
-    int to[kAtOnce];
-#pragma unroll
-    for (int i = 0; i < kAtOnce; ++i) {
-      to[i] = row < rows ? row * stride + k : -1;
-      if (row < rows) x[i] = load_vector(row_of_x(p, row), k, inputs);
-      advance(kThreads);
-    }
-#pragma unroll
-    for (int i = 0; i < kAtOnce; ++i) {
-      if (to[i] >= 0) *reinterpret_cast<uint4*>(staged + to[i]) = x[i];
-    }
-  }
-}
-
-// The rows of x times the norm's weight, to shared memory, with the sums of their squares; by all
-// threads. Of up to kRows rows; each thread has kVectors loads of each on their way.
+// The rows of x, times the norm's weight if there is one, to shared memory; by all threads, each
+// with kVectors loads of a row on their way, because behind a stream of weights one takes most of a
+// microsecond. kRows: at most.
 template <int kRows, int kVectors, typename T>
-__device__ inline void stage_normed(const PassLinearParams<T>& p,
-                                    const uint4 (&norm_weight)[kNormVectors], T* staged,
-                                    Squares& squares) {
+__device__ inline void stage_rows(const PassLinearParams<T>& p,
+                                  const uint4 (&norm_weight)[kNormVectors], T* staged,
+                                  Squares& squares) {
   constexpr int kSize = Vector<T>::kSize;
   const int rows = static_cast<int>(p.rows), inputs = static_cast<int>(p.inputs);
-  const int width = static_cast<int>(padded(p.inputs));
   const int stride = static_cast<int>(staged_stride<T>(p.inputs));
+  const auto load = [](const T* row, int k) { return *reinterpret_cast<const uint4*>(row + k); };
   const T* from[kRows];
 #pragma unroll
   for (int row = 0; row < kRows; ++row) from[row] = row_of_x(p, row < rows ? row : 0);
   float sums[kRows] = {};
-  for (int first = 0; first * kThreads * kSize < width; first += kVectors) {
+#pragma unroll 1
+  for (int first = 0; first * kThreads * kSize < inputs; first += kVectors) {
     const auto input_of = [&](int i) {
       return (static_cast<int>(threadIdx.x) + (first + i) * kThreads) * kSize;
     };
     uint4 x[kVectors][kRows];
 #pragma unroll
     for (int i = 0; i < kVectors; ++i) {
+      const int k = input_of(i);
 #pragma unroll
       for (int row = 0; row < kRows; ++row) {
-        if (row < rows && input_of(i) < width) {
-          x[i][row] = load_vector(from[row], input_of(i), inputs);
-        }
+        if (row < rows && k < inputs) x[i][row] = load(from[row], k);
       }
     }
 #pragma unroll
     for (int i = 0; i < kVectors; ++i) {
       const int k = input_of(i);
-      if (k >= width) break;
-      const uint4 weight = first + i == 0   ? norm_weight[0]
-                           : first + i == 1 ? norm_weight[1]
-                                            : load_vector(p.norm, k, inputs);
+      if (k >= inputs) break;
+      uint4 weight{};
+      if (p.norm != nullptr) {
+        weight = first + i == 0   ? norm_weight[0]
+                 : first + i == 1 ? norm_weight[1]
+                                  : load(p.norm, k);
+      }
 #pragma unroll
       for (int row = 0; row < kRows; ++row) {
         if (row >= rows) continue;
-        sums[row] = add_squares<T>(x[i][row], sums[row]);
-        *reinterpret_cast<uint4*>(staged + row * stride + k) = weighted<T>(x[i][row], weight);
+        if (p.norm != nullptr) {
+          sums[row] = add_squares<T>(x[i][row], sums[row]);
+          x[i][row] = weighted<T>(x[i][row], weight);
+        }
+        *reinterpret_cast<uint4*>(staged + row * stride + k) = x[i][row];
       }
     }
   }
+  if (p.norm == nullptr) return;
 #pragma unroll
   for (int row = 0; row < kRows; ++row) {
     if (row >= rows) continue;
@@ -189,19 +168,21 @@ __device__ inline void stage_normed(const PassLinearParams<T>& p,
   }
 }
 
+// Where a kernel has x: in shared memory, one row or more, perhaps convolved on its way there; or
+// in chunks that come as the weights do.
+enum class Source { row, rows, convolved, streamed };
+
 // What the product takes of x, to shared memory; by all threads.
-template <typename T>
+template <Source kSource, typename T>
 __device__ inline void stage(const PassLinearParams<T>& p, const uint4 (&norm_weight)[kNormVectors],
                              T* staged, Squares& squares) {
-  if (p.conv_weight != nullptr) {
+  if constexpr (kSource == Source::convolved) {
     const int64_t stride = staged_stride<T>(p.inputs);
     for (int row = 0; row < p.rows; ++row) stage_convolved(p, row, staged + row * stride);
-  } else if (p.norm == nullptr) {
-    stage_plain(p, staged);
-  } else if (p.rows == 1) {
-    stage_normed<1, 2>(p, norm_weight, staged, squares);
+  } else if constexpr (kSource == Source::row) {
+    stage_rows<1, 4>(p, norm_weight, staged, squares);
   } else {
-    stage_normed<kMostStagedRows, 1>(p, norm_weight, staged, squares);
+    stage_rows<kMostStagedRows, 1>(p, norm_weight, staged, squares);
   }
   sync_threads<kThreads>();
 }
