@@ -33,12 +33,14 @@ class DtTile {
     for (int half = 0; half < 2; ++half) {
       const int channel = min(first_channel + half * 8 + row_, static_cast<int>(p_.d_inner) - 1);
       const Bf16* from = p_.dt_weight + static_cast<int64_t>(channel) * width_;
+#pragma unroll 1
       for (int k = first_; k < width_; k += 32) copy_async(at(k) + half * 32, from + k);
     }
   }
   __device__ void request_tokens(const Places& places, int offset, int tokens) const {
     if (row_ >= tokens) return;
     const Bf16* from = p_.low + static_cast<int64_t>(places.at(offset + row_)) * p_.low_stride;
+#pragma unroll 1
     for (int k = first_; k < width_; k += 32) {
       copy_async(at(k) + 64, from + k, min(16, (rank_ - k) * 2));
     }
@@ -50,8 +52,10 @@ class DtTile {
     end_copy_group();  // of all that was asked for: copies of no group are not waited for
     await_copies<0>();
     float sums[4] = {};
+#pragma unroll 1
     for (int member = 0; member < split; ++member) {
       float part[4] = {};
+#pragma unroll 1
       for (int begin = member * kChunk; begin < width_; begin += split * kChunk) {
 #pragma unroll
         for (int v = 0; v < 2; ++v) {

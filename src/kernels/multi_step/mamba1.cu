@@ -75,7 +75,9 @@ __device__ inline void stage(const Staged<T>& B, const Staged<T>& C, int N, cons
                              int tokens) {
   constexpr int kWidth = Tiling::kWidth, kAtOnce = Tiling::kThreads / kWidth, kLoads = 4;
   const int n = threadIdx.x % kWidth, n_loaded = min(n, N - 1);
+#pragma unroll 1
   for (int group = 0; group < max(B.groups, C.groups); ++group) {
+#pragma unroll 1
     for (int first = threadIdx.x / kWidth; first < tokens; first += kLoads * kAtOnce) {
       float b[kLoads], c[kLoads];
 #pragma unroll
@@ -170,6 +172,7 @@ __global__ void __launch_bounds__(Tiling::kThreads, kResidentBlocks<Tiling, kPro
   if constexpr (kProjects) {
     if (has_tile) dt_tile().request_tokens(places, s.pending, s.tokens);
   }
+#pragma unroll 1
   for (int begin = 0; begin < total; begin += division.chunk) {
     const int tokens = min(division.chunk, total - begin);
     if (begin > 0) {
@@ -179,12 +182,13 @@ __global__ void __launch_bounds__(Tiling::kThreads, kResidentBlocks<Tiling, kPro
 
     const Staged<T> staged_b{p.B + first_b * N, static_cast<int>(p.b_stride), b_groups, B};
     const Staged<T> staged_c{p.C + first_c * N, static_cast<int>(p.c_stride), c_groups, C};
-    // Tokens from `first` on, in kCount rounds; what is loaded is on its way before any is
+    // Tokens from `first` on, in kRounds rounds; what is loaded is on its way before any is
     // computed.
-    const auto prepare = [&]<int kCount>(int first) {
-      float x[kCount][kTaps], dt[kCount], z[kCount];
+    const auto prepare = [&](int first) {
+      constexpr int kRounds = Tiling::kRounds;
+      float x[kRounds][kTaps], dt[kRounds], z[kRounds];
 #pragma unroll
-      for (int round = 0; round < kCount; ++round) {
+      for (int round = 0; round < kRounds; ++round) {
         const int t = min(first + round * Tiling::kTokensAtOnce, tokens - 1);
         filter.template load<1>(x[round], p.x + source, x_stride, places, t, t);
         dt[round] = input_at(p.dt + my_channel, dt_stride, places, t);
@@ -200,7 +204,7 @@ __global__ void __launch_bounds__(Tiling::kThreads, kResidentBlocks<Tiling, kPro
         }
       }
 #pragma unroll
-      for (int round = 0; round < kCount; ++round) {
+      for (int round = 0; round < kRounds; ++round) {
         const int t = first + round * Tiling::kTokensAtOnce;
         if (t >= tokens) break;
         if constexpr (kProjects) {
@@ -223,12 +227,9 @@ __global__ void __launch_bounds__(Tiling::kThreads, kResidentBlocks<Tiling, kPro
       }
     };
     const int first_token = thread / kBlockChannels;
-    if (tokens <= Tiling::kTokensAtOnce) {
-      prepare.template operator()<1>(first_token);
-    } else {
-      for (int begun = 0; begun < tokens; begun += Tiling::kRounds * Tiling::kTokensAtOnce) {
-        prepare.template operator()<Tiling::kRounds>(begun + first_token);
-      }
+#pragma unroll 1
+    for (int begun = 0; begun < tokens; begun += Tiling::kRounds * Tiling::kTokensAtOnce) {
+      prepare(begun + first_token);
     }
     if (begin == 0) {
 #pragma unroll
