@@ -2,6 +2,7 @@
 #include <fmt/format.h>
 
 #include <memory>
+#include <optional>
 
 #include "bench_load.h"
 #include "bench_verbs.h"
@@ -18,17 +19,19 @@ struct BenchSpeculateOptions {
   DecodeLoad load;
   std::vector<int64_t> draft_lengths = {1, 2, 3, 4, 6, 8};
   double acceptance = 0.8;
+  std::string draft;
   std::string weights = "native";
 };
 
 // Knows what the sequences are and guesses each next token rightly with a given probability, at no
-// cost: what is left is the price of verifying.
+// cost: what is left is the price of verifying. With a drafter beside it, that guesses too, for the
+// time that it takes.
 class KnowingDrafter : public Drafter {
  public:
   KnowingDrafter(const std::vector<GenerationRequest>& requests,
                  const std::vector<GenerationResult>& plain, double acceptance, int64_t vocabulary,
-                 uint64_t seed)
-      : acceptance_(acceptance), vocabulary_(vocabulary), seed_(seed) {
+                 uint64_t seed, Drafter* beside)
+      : acceptance_(acceptance), vocabulary_(vocabulary), seed_(seed), beside_(beside) {
     for (size_t i = 0; i < plain.size(); ++i) {
       truth_.push_back(requests[i].prompt);
       truth_[i].insert(truth_[i].end(), plain[i].ids.begin(), plain[i].ids.end());
@@ -36,6 +39,7 @@ class KnowingDrafter : public Drafter {
   }
 
   std::vector<Draft> draft(std::span<const DraftRequest> requests) override {
+    if (beside_ != nullptr) beside_->draft(requests);
     std::vector<Draft> drafts;
     for (const DraftRequest& request : requests) {
       const CounterRandom random(seed_, RandomPurpose::accept, request.sequence);
@@ -54,6 +58,7 @@ class KnowingDrafter : public Drafter {
   double acceptance_;
   int64_t vocabulary_;
   uint64_t seed_;
+  Drafter* beside_;
   std::vector<std::vector<TokenId>> truth_;  // by sequence, prompts included
 };
 
@@ -92,12 +97,34 @@ Speed median_of(const std::vector<Speed>& runs) {
           .accepted = middle(&Speed::accepted)};
 }
 
+// A draft model, by default in the format that `generate` gives it.
+struct DraftModel {
+  DraftModel(const BenchSpeculateOptions& options, const ModelConfig& target)
+      : model(bench_model(options.draft.ends_with(".toml")
+                              ? BenchModelOptions{.model = "", .shape = options.draft}
+                              : BenchModelOptions{.model = options.draft, .shape = ""},
+                          options.common)),
+        packed(
+            pack_weights(model, cuda_device(options.common) ? "native" : "int8", options.common)) {
+    if (model.config.vocab_size != target.vocab_size) {
+      throw Error("{}: a vocabulary of {} tokens, that of the model has {}", options.draft,
+                  model.config.vocab_size, target.vocab_size);
+    }
+  }
+
+  Model model;
+  PackedWeights packed;
+};
+
 class Bench {
  public:
-  Bench(const BenchSpeculateOptions& options, const Model& model, const PackedWeights& packed)
+  // draft: null, or what guesses beside.
+  Bench(const BenchSpeculateOptions& options, const Model& model, const PackedWeights& packed,
+        const DraftModel* draft)
       : options_(options),
         model_(model),
         packed_(packed),
+        draft_(draft),
         requests_(requests_of(options.load, model.config, options.common.seed)) {}
 
   Speed plain() {
@@ -108,9 +135,13 @@ class Bench {
   }
 
   Speed speculative(int64_t draft_length) {
-    KnowingDrafter drafter(requests_, plain_, options_.acceptance, model_.config.vocab_size,
-                           options_.common.seed);
     EngineOptions decoding = engine_options_of(options_.load, packed_);
+    const std::unique_ptr<Drafter> beside =
+        draft_ == nullptr ? nullptr
+                          : model_drafter(draft_->model, decoding.rows, decoding.context,
+                                          draft_length, &draft_->packed);
+    KnowingDrafter drafter(requests_, plain_, options_.acceptance, model_.config.vocab_size,
+                           options_.common.seed, beside.get());
     decoding.drafter = &drafter;
     decoding.draft_length = draft_length;
     return measure([&] {
@@ -140,6 +171,7 @@ class Bench {
   const BenchSpeculateOptions& options_;
   const Model& model_;
   const PackedWeights& packed_;
+  const DraftModel* draft_;
   const std::vector<GenerationRequest> requests_;
   std::vector<GenerationResult> plain_;
 };
@@ -148,7 +180,9 @@ void run_bench_speculate(const BenchSpeculateOptions& options) {
   apply_common_options(options.common, Devices::cpu_or_cuda);
   const Model model = bench_model(options.model, options.common);
   const PackedWeights packed = pack_weights(model, options.weights, options.common);
-  Bench bench(options, model, packed);
+  std::optional<DraftModel> draft;
+  if (!options.draft.empty()) draft.emplace(options, model.config);
+  Bench bench(options, model, packed, draft ? &*draft : nullptr);
   const Speed plain = bench.plain();
   const StepBytes bytes = step_bytes(model, packed, options.load);
   const double step_gigabytes =
@@ -163,21 +197,21 @@ void run_bench_speculate(const BenchSpeculateOptions& options) {
         plain.tokens_per_second, step_gigabytes / plain.seconds_per_pass, ceiling,
         options.common.dtype, options.weights, bench_machine(options.common));
     fmt::print("{:>6} {:>12} {:>14} {:>10} {:>10} {:>9}\n", "drafts", "accepted", "tokens/cycle",
-               "verify", "tokens/s", "speed-up");
+               draft ? "cycle" : "verify", "tokens/s", "speed-up");
   }
   for (int64_t draft_length : options.draft_lengths) {
     const Speed speed = bench.speculative(draft_length);
-    const double verify = speed.seconds_per_pass / plain.seconds_per_pass;
+    const double pass = speed.seconds_per_pass / plain.seconds_per_pass;
     const double gain = speed.tokens_per_second / plain.tokens_per_second;
     rows.push_back({{"draft_length", draft_length},
                     {"acceptance", speed.accepted},
                     {"tokens_per_cycle", speed.tokens_per_pass},
-                    {"verify_over_plain_step", verify},
+                    {draft ? "cycle_over_plain_step" : "verify_over_plain_step", pass},
                     {"tokens_per_second", speed.tokens_per_second},
                     {"speed_up", gain}});
     if (!options.common.json) {
       fmt::print("{:>6} {:>12.3f} {:>14.2f} {:>9.2f}x {:>10.1f} {:>8.2f}x\n", draft_length,
-                 speed.accepted, speed.tokens_per_pass, verify, speed.tokens_per_second, gain);
+                 speed.accepted, speed.tokens_per_pass, pass, speed.tokens_per_second, gain);
     }
   }
   if (options.common.json) {
@@ -206,6 +240,9 @@ void add_bench_speculate(CLI::App& bench) {
   verb->add_option("--acceptance", options->acceptance, "probability that a guess is right")
       ->check(CLI::Range(0.0, 1.0))
       ->capture_default_str();
+  verb->add_option("--draft", options->draft,
+                   "a draft model, a checkpoint or a TOML file with sizes: its time counts, its "
+                   "guesses are replaced by those of --acceptance");
   add_load_options(*verb, options->load);
   add_weights_option(*verb, options->weights);
   add_common_options(*verb, options->common);

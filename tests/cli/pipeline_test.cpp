@@ -220,6 +220,23 @@ TEST_F(Pipeline, BenchSpeculateMeasuresEachDraftLength) {
   EXPECT_EQ(rows[1]["tokens_per_cycle"], 6.0);
 }
 
+TEST_F(Pipeline, BenchSpeculateCountsTheTimeOfADraft) {
+  const auto bench = [&](const std::string& draft) {
+    return run({"bench", "speculate", "--model", path("student"), "--draft", draft, "--tokens",
+                "12", "--context", "8", "--runs", "1", "--draft-lengths", "3", "--acceptance", "1",
+                "--json"});
+  };
+  const Outcome outcome = bench(path("student"));
+  ASSERT_EQ(outcome.exit_code, 0) << outcome.err;
+  const nlohmann::json row = outcome.json()["speculation"][0];
+  EXPECT_EQ(row["tokens_per_cycle"], 4.0);
+  EXPECT_TRUE(row.contains("cycle_over_plain_step"));
+  write_file_atomically(path("other.toml"),
+                        "architecture = \"mamba1\"\nvocab_size = 7\n"
+                        "d_model = 16\nn_layer = 1\n");
+  EXPECT_THAT(bench(path("other.toml")).err, HasSubstr("vocabulary of 7 tokens"));
+}
+
 TEST_F(Pipeline, BenchDecodeReadsFewerBytesOfInt8Weights) {
   const auto weight_bytes = [&](const char* format) {
     const Outcome outcome = run({"bench", "decode", "--model", path("student"), "--weights", format,
