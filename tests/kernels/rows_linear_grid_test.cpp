@@ -73,7 +73,7 @@ void expect_the_bits_of_plain_weights(Kind kind) {
     ASSERT_TRUE(pack(weight, outputs, inputs, on_grid)) << outputs << " x " << inputs;
     std::vector<Weight> plain(panels_of(outputs) * inputs * kPanel);
     pack_cpu<Weight>({outputs, inputs, weight.data(), plain.data()});
-    for (const int64_t rows : {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 64}) {
+    for (const int64_t rows : {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 64, 265}) {
       StridedRows<Weight, Weight> expected(rows, inputs, outputs);
       expected.p.packed = plain.data();
       StridedRows<Grid, Weight> actual(rows, inputs, outputs);

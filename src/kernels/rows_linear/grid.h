@@ -119,9 +119,9 @@ MAMBIFY_INLINE const T* read_anew(const T* p) {
   return p;
 }
 
-// Calls use(i, r, weights) for each input i of a word of a group and each r of kSpan registers of
-// the panel from `first` on, with the weights as Weight holds them. A code times the step is exact,
-// so that there is one way to round its sum with the base.
+// Calls use(i, weights) for each input i of a word of a group, with the weights in kSpan registers
+// of the panel from `first` on as Weight holds them. A code times the step is exact, so that there
+// is one way to round its sum with the base.
 template <typename Weight, int64_t kWidth, int64_t kSpan, int64_t kPlaces, typename Grid,
           typename Use>
 MAMBIFY_INLINE void for_each_input(const Grid& group, int64_t word, int64_t first,
@@ -145,16 +145,17 @@ MAMBIFY_INLINE void for_each_input(const Grid& group, int64_t word, int64_t firs
     const int64_t place = is_last ? 0 : i % kPlaces;
     typename Register<kWidth>::Words mask;
     load_register<kWidth>((*masks)[place], mask);
+    Floats<kWidth> weights[kSpan];
     for (int64_t r = 0; r < kSpan; ++r) {
       const auto shifted = codes[r] >> kBits<Grid> * (i - place);
       const auto code = reinterpret_cast<Integers>(is_last ? shifted : shifted & mask);
       Floats<kWidth> step;
       load_register<kWidth>((*steps)[place] + r * kWidth, step);
-      Floats<kWidth> weights =
-          __builtin_convertvector(code, Floats<kWidth>) * step + scales.bases[r];
-      round_to<kWidth>(kType, weights);
-      use(i, r, weights);
+      weights[r] = __builtin_convertvector(code, Floats<kWidth>) * step + scales.bases[r];
+      round_to<kWidth>(kType, weights[r]);
+      keep_rounded(weights[r]);  // it is made at once: put off, several wait for registers
     }
+    use(i, weights);
   }
 }
 

@@ -20,6 +20,10 @@ constexpr int64_t inputs_of(int64_t bytes) {
 // do, in bytes. Those of grids are floats by then.
 inline constexpr int64_t kBlockOfMany = 16 << 10, kBlockOfTile = 4096, kBlockOfGrid = 8192;
 
+// Inputs and groups of a block of weights on grids.
+inline constexpr int64_t kInputsOfBlock = inputs_of<float>(kBlockOfGrid);
+inline constexpr int64_t kGroupsOfBlock = kInputsOfBlock / kGroup;
+
 // Asks for the memory that is multiplied soon, and the outer cache for what is a while later: with
 // the first alone several rows, which take longer over each weight, fall behind the memory.
 MAMBIFY_INLINE void prefetch_behind(const void* weights, int64_t bytes) {
@@ -84,12 +88,16 @@ MAMBIFY_INLINE void multiply_tile(const Weight* panel, const float* x, int64_t x
 }
 
 // As multiply_tile, for all inputs of a panel of groups, whose weights are floats in registers
-// only. kSpan registers of the panel at a time, all of them for one group after the other, so that
-// memory is read at an even pace; where that is the whole panel, sums stay in registers.
+// only. x: blocks of [kRows, kInputsOfBlock], block_stride apart. kSpan registers of the panel at a
+// time, all of them for one block after the other, so that memory is read at an even pace; where
+// that is the whole panel, sums stay in registers.
 template <int64_t kWidth, int64_t kRows, int64_t kSpan, typename Value, typename Grid>
-MAMBIFY_INLINE void multiply_groups(const Grid* panel, const float* x, int64_t x_stride,
+MAMBIFY_INLINE void multiply_groups(const Grid* panel, const float* x, int64_t block_stride,
                                     int64_t groups, float* sums) {
   constexpr bool kStay = kSpan == kRegistersOfPanel<kWidth>;
+  // Fewer places where a group's steps, which are made anew for each span, serve fewer weights.
+  constexpr int64_t kMostPlaces = kCodes<Grid> - 1, kFewPlaces = 4;
+  constexpr int64_t kPlaces = kStay ? kMostPlaces : std::min(kMostPlaces, kFewPlaces);
   Floats<kWidth> held[kRows][kSpan] = {};
   const auto for_each_sum = [&](int64_t first, const auto& use) __attribute__((always_inline)) {
     for (int64_t row = 0; row < kRows; ++row) {
@@ -105,21 +113,26 @@ MAMBIFY_INLINE void multiply_groups(const Grid* panel, const float* x, int64_t x
     store_register<kWidth>(sum, to);
   };
   if (!kStay) std::fill_n(sums, kRows * kPanel, 0.0f);
-  for (int64_t g = 0; g < groups; ++g) {
-    prefetch_behind(&panel[g], int64_t{sizeof(Grid)});
+  for (int64_t begin = 0; begin < groups; begin += kGroupsOfBlock, x += block_stride) {
+    const int64_t some = std::min(kGroupsOfBlock, groups - begin);
     for (int64_t first = 0; first < kRegistersOfPanel<kWidth>; first += kSpan) {
-      Scales<kWidth, kSpan, kCodes<Grid> - 1> scales;
-      load_scales<Value>(panel[g], first, scales);
       if (!kStay) for_each_sum(first, load);
-      for (int64_t word = 0; word < kWords<Grid>; ++word) {
-        const float* inputs = x + g * kGroup + word * kCodes<Grid>;
-        const auto multiply = [&](int64_t i, int64_t r, const Floats<kWidth>& weights)
-            __attribute__((always_inline)) {
-          for (int64_t row = 0; row < kRows; ++row) {
-            held[row][r] += inputs[row * x_stride + i] * weights;
-          }
-        };
-        for_each_input<Value>(panel[g], word, first, scales, multiply);
+      for (int64_t g = 0; g < some; ++g) {
+        const Grid& group = panel[begin + g];
+        if (first == 0) prefetch_behind(&group, int64_t{sizeof(Grid)});
+        Scales<kWidth, kSpan, kPlaces> scales;
+        load_scales<Value>(group, first, scales);
+        for (int64_t word = 0; word < kWords<Grid>; ++word) {
+          const float* inputs = x + g * kGroup + word * kCodes<Grid>;
+          const auto multiply = [&](int64_t i, const Floats<kWidth>(&weights)[kSpan])
+              __attribute__((always_inline)) {
+            for (int64_t row = 0; row < kRows; ++row) {
+              const float value = inputs[row * kInputsOfBlock + i];
+              for (int64_t r = 0; r < kSpan; ++r) held[row][r] += value * weights[r];
+            }
+          };
+          for_each_input<Value>(group, word, first, scales, multiply);
+        }
       }
       if (!kStay) for_each_sum(first, keep);
     }
@@ -139,9 +152,9 @@ MAMBIFY_INLINE void expand(const Grid* groups, int64_t inputs, float* weights) {
       load_scales<Value>(group, r, scales);
       for (int64_t word = 0; word < kWords<Grid>; ++word) {
         float* of_word = weights + (begin + word * kCodes<Grid>)*kPanel;
-        const auto keep = [&](int64_t i, int64_t, const Floats<kWidth>& floats)
+        const auto keep = [&](int64_t i, const Floats<kWidth>(&floats)[1])
             __attribute__((always_inline)) {
-          store_register<kWidth>(floats, of_word + i * kPanel + r * kWidth);
+          store_register<kWidth>(floats[0], of_word + i * kPanel + r * kWidth);
         };
         for_each_input<Value>(group, word, r, scales, keep);
       }
