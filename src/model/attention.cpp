@@ -53,8 +53,9 @@ at::Tensor attention_over_state(const at::Tensor& q, const Context& context,
       }
     }
     if (!rows.empty()) {
-      parts.push_back(decode_attention(q.narrow(0, begin, static_cast<int64_t>(rows.size())),
-                                       state.keys, state.values, rows, lengths));
+      const auto count = static_cast<int64_t>(rows.size());
+      const at::Tensor queries = count == segments.tokens() ? q : q.narrow(0, begin, count);
+      parts.push_back(decode_attention(queries, state.keys, state.values, rows, lengths));
     } else {
       const int64_t end = context.positions[d] + segments.length(d);
       parts.push_back(
@@ -75,7 +76,8 @@ at::Tensor forward(const ModelConfig& config, const Attention& mixer, const at::
   const int64_t tokens = u.size(0);
   const std::vector<at::Tensor> in = project_group(context.packed, u, input_projections(mixer));
   const auto heads = [&](const at::Tensor& product, const at::Tensor& bias) {
-    return (bias.defined() ? product + bias : product).unflatten(1, {-1, sizes.head_dim});
+    return (bias.defined() ? product + bias : product)
+        .view({tokens, product.size(1) / sizes.head_dim, sizes.head_dim});
   };
   const at::Tensor q = rotary(heads(in[0], mixer.q_bias), context.cos, context.sin);
   const at::Tensor k = rotary(heads(in[1], mixer.k_bias), context.cos, context.sin);
