@@ -2,6 +2,7 @@
 
 #include "checkpoint_options.h"
 #include "core/error.h"
+#include "decode/draft_vocabulary.h"
 #include "decode/stop_ids.h"
 #include "model/load.h"
 
@@ -71,6 +72,12 @@ void add_draft_options(CLI::App& verb, DraftOptions& options) {
           "(default: int8 on the cpu, native on cuda)")
       ->check(CLI::IsMember({"native", "int8"}))
       ->needs(draft);
+  verb.add_option(
+          "--draft-vocabulary", options.vocabulary,
+          "what a draft model guesses among: a JSON file {\"tokens\": [ids]}, or all "
+          "(default: draft_vocabulary.json of the draft's folder where it has one). A draft "
+          "multiplies only these tokens' rows of its output matrix")
+      ->needs(draft);
   verb.add_option("--accept", options.accept,
                   "exact: a guess that the model draws itself, the same tokens as without guesses; "
                   "distribution: by rejection sampling, more guesses, other tokens from the same "
@@ -80,9 +87,25 @@ void add_draft_options(CLI::App& verb, DraftOptions& options) {
       ->needs(draft);
 }
 
+namespace {
+
+// The file to read, or nothing where a draft guesses among all tokens.
+fs::path vocabulary_file(const DraftOptions& options) {
+  if (options.vocabulary == "all") return {};
+  if (!options.vocabulary.empty()) return options.vocabulary;
+  const fs::path own = fs::path(options.draft) / kDraftVocabularyFile;
+  return fs::exists(own) ? own : fs::path();
+}
+
+}  // namespace
+
 LoadedDrafter::LoadedDrafter(const DraftOptions& options, const CommonOptions& common,
                              const std::string& target_path, const LoadedModel& target)
     : options_(options) {
+  if (options.draft == "ngram" && !options.vocabulary.empty()) {
+    throw UsageError(
+        "--draft-vocabulary is for drafts that are models; ngram guesses from the text");
+  }
   if (options.draft.empty() || options.draft == "ngram") return;
   const bool on_cpu = !cuda_device(common);
   if (options.draft == "self") {
@@ -92,11 +115,15 @@ LoadedDrafter::LoadedDrafter(const DraftOptions& options, const CommonOptions& c
           "draft with ngram or a smaller model",
           common.device);
     }
-    model_ = &target.model;
+    model_ = target.model;  // handles
   } else {
-    loaded_.emplace(options.draft, common);
-    check_same_vocabulary(target_path, target.tokenizer, options.draft, loaded_->tokenizer);
-    model_ = &loaded_->model;
+    LoadedModel loaded(options.draft, common);
+    check_same_vocabulary(target_path, target.tokenizer, options.draft, loaded.tokenizer);
+    model_ = std::move(loaded.model);
+  }
+  if (const fs::path file = vocabulary_file(options); !file.empty()) {
+    vocabulary_ = read_draft_vocabulary(file, model_->config.vocab_size);
+    keep_outputs(*model_, vocabulary_);
   }
   const std::string format = !options.weights.empty() ? options.weights
                              : on_cpu                 ? "int8"
@@ -106,9 +133,9 @@ LoadedDrafter::LoadedDrafter(const DraftOptions& options, const CommonOptions& c
 
 void LoadedDrafter::attach_to(EngineOptions& engine) {
   if (options_.draft.empty()) return;
-  drafter_ = model_ != nullptr
-                 ? model_drafter(*model_, engine.rows, engine.context, options_.most(), &*packed_)
-                 : ngram_drafter();
+  drafter_ = model_ ? model_drafter(*model_, engine.rows, engine.context, options_.most(),
+                                    &*packed_, vocabulary_)
+                    : ngram_drafter();
   engine.drafter = drafter_.get();
   engine.draft_length = options_.most();
   engine.adapt_draft_length = options_.adapts();

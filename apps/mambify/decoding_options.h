@@ -44,12 +44,13 @@ struct DraftOptions {
   std::string draft;            // a checkpoint, "self", "ngram" or nothing
   std::string length = "auto";  // or how many tokens
   std::string accept = "exact";
-  std::string weights;  // nothing: int8 on the CPU, native on a CUDA device
+  std::string weights;     // nothing: int8 on the CPU, native on a CUDA device
+  std::string vocabulary;  // a file, "all" or nothing: the draft's own, if its folder has one
 
   bool adapts() const { return length == "auto"; }
   int64_t most() const { return adapts() ? kMaxDraftLength : std::stoll(length); }
 };
-// --draft, --draft-length, --draft-weights, --accept
+// --draft, --draft-length, --draft-weights, --draft-vocabulary, --accept
 void add_draft_options(CLI::App& verb, DraftOptions& options);
 
 // What an engine drafts with, and the model behind it if there is one.
@@ -63,8 +64,8 @@ class LoadedDrafter {
 
  private:
   DraftOptions options_;
-  std::optional<LoadedModel> loaded_;
-  const Model* model_ = nullptr;  // what drafts, if a model does
+  std::optional<Model> model_;       // what drafts, if a model does
+  std::vector<TokenId> vocabulary_;  // what it guesses among; empty: all tokens
   std::optional<PackedWeights> packed_;
   std::unique_ptr<Drafter> drafter_;
 };

@@ -4,6 +4,7 @@
 #include <ATen/ops/tensor.h>
 
 #include <optional>
+#include <utility>
 
 #include "kernels/parallel.h"
 
@@ -13,8 +14,9 @@ namespace {
 class CpuRows : public ModelRows {
  public:
   CpuRows(const Model& model, int64_t rows, int64_t context, int64_t max_drafts,
-          const PackedWeights* packed)
+          const PackedWeights* packed, std::vector<TokenId> tokens)
       : model_(model),
+        tokens_(std::move(tokens)),
         own_packed_(packed == nullptr ? std::optional<PackedWeights>(model) : std::nullopt),
         packed_(packed == nullptr ? &*own_packed_ : packed),
         state_(model.config, rows, context, model.embedding.options(), max_drafts) {}
@@ -34,7 +36,7 @@ class CpuRows : public ModelRows {
         hidden_states(model_, at::tensor(ids, at::kLong), context_for(inputs), &state_);
     if (scored.empty()) return NextTokenScores(at::empty({0, model_.config.vocab_size}));
     if (scored.size() < ids.size()) hidden = hidden.index_select(0, at::tensor(scored, at::kLong));
-    return NextTokenScores(logits(model_, hidden, packed_).to(at::kFloat).contiguous());
+    return NextTokenScores(logits(model_, hidden, packed_).to(at::kFloat).contiguous(), tokens_);
   }
 
   void commit(int64_t row, int64_t count) override { state_.commit(row, count); }
@@ -83,6 +85,7 @@ class CpuRows : public ModelRows {
   }
 
   const Model& model_;
+  const std::vector<TokenId> tokens_;  // of the output matrix's rows; empty: all
   const std::optional<PackedWeights> own_packed_;
   const PackedWeights* packed_;
   ModelState state_;
@@ -91,8 +94,9 @@ class CpuRows : public ModelRows {
 }  // namespace
 
 std::unique_ptr<ModelRows> make_cpu_rows(const Model& model, int64_t rows, int64_t context,
-                                         int64_t max_drafts, const PackedWeights* packed) {
-  return std::make_unique<CpuRows>(model, rows, context, max_drafts, packed);
+                                         int64_t max_drafts, const PackedWeights* packed,
+                                         std::vector<TokenId> tokens) {
+  return std::make_unique<CpuRows>(model, rows, context, max_drafts, packed, std::move(tokens));
 }
 
 }  // namespace mambify

@@ -7,6 +7,7 @@ namespace mambify {
 
 // As make_model_rows.
 std::unique_ptr<ModelRows> make_cpu_rows(const Model& model, int64_t rows, int64_t context,
-                                         int64_t max_drafts, const PackedWeights* packed);
+                                         int64_t max_drafts, const PackedWeights* packed,
+                                         std::vector<TokenId> tokens);
 
 }  // namespace mambify

@@ -13,7 +13,8 @@ using kernels::DeviceMemory;
 
 template <typename T>
 CudaPass<T>::CudaPass(const CudaWeights& weights, const CudaPassSizes& sizes, const CudaPlan& plan,
-                      const kernels::PinnedMemory& ids, kernels::CudaStream stream)
+                      std::span<const TokenId> tokens, const kernels::PinnedMemory& ids,
+                      kernels::CudaStream stream)
     : weights_(weights),
       config_(weights.config()),
       sizes_(sizes),
@@ -30,6 +31,9 @@ CudaPass<T>::CudaPass(const CudaWeights& weights, const CudaPassSizes& sizes, co
         static_cast<double>(free) / 1e9);
   }
   allocate(/*counts_only=*/false);
+  if (tokens.empty()) return;
+  output_tokens_ = DeviceMemory(static_cast<int64_t>(tokens.size_bytes()));
+  output_tokens_.write(tokens.data(), output_tokens_.bytes());
 }
 
 template <typename T>
@@ -84,7 +88,7 @@ void CudaPass<T>::allocate(bool counts_only) {
   scales_ = memory(sizes_.tokens * 4);
   wide_ = elements(sizes_.tokens * kernels::padded(widest));
   mixed_ = elements(sizes_.tokens * kernels::padded(widest));
-  score_stride_ = kernels::padded(config_.vocab_size);
+  score_stride_ = kernels::padded(weights_.output().outputs);
   scores_ = elements(sizes_.scored * score_stride_);
   draw_scratch_ = memory(kernels::pass_draw_scratch_bytes(sizes_.scored));
   if (has_attention) {
@@ -146,14 +150,14 @@ void CudaPass<T>::record(const Bucket& bucket) {
                               .scales = scales_.as<float>()},
                              weights_of(weights_.output()), stream_);
   linear(weights_.output(), {.rows = bucket.scored,
-                             .outputs = config_.vocab_size,
                              .scales = scales_.as<float>(),
                              .x = normed_.as<T>(),
                              .x_stride = config_.d_model,
                              .y = scores_.as<T>(),
                              .y_stride = score_stride_});
   kernels::pass_draw_cuda<T>({.rows = bucket.scored,
-                              .vocabulary = config_.vocab_size,
+                              .outputs = weights_.output().outputs,
+                              .tokens = output_tokens_.as<int32_t>(),
                               .scores = scores_.as<T>(),
                               .stride = score_stride_,
                               .draws = plan_.draws(),

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <span>
 #include <vector>
 
 #include "decode/cuda_plan.h"
@@ -36,9 +37,11 @@ struct LayerMemory {
 template <typename T>
 class CudaPass {
  public:
-  // All must outlive this; ids: where drawn tokens go.
+  // All must outlive this. tokens: of the output matrix's rows; empty: all. ids: where drawn tokens
+  // go.
   CudaPass(const CudaWeights& weights, const CudaPassSizes& sizes, const CudaPlan& plan,
-           const kernels::PinnedMemory& ids, kernels::CudaStream stream);
+           std::span<const TokenId> tokens, const kernels::PinnedMemory& ids,
+           kernels::CudaStream stream);
 
   // Of all that it allocated.
   int64_t bytes() const { return bytes_; }
@@ -108,6 +111,7 @@ class CudaPass {
   kernels::DeviceMemory wide_, mixed_;       // between kernels of a block
   kernels::DeviceMemory scores_;             // [scored, score_stride_]
   int64_t score_stride_ = 0;
+  kernels::DeviceMemory output_tokens_;  // of the scores' columns; undefined: all
   kernels::DeviceMemory draw_scratch_, parts_, counters_, cos_, sin_;
 };
 

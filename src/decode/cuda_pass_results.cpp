@@ -58,9 +58,10 @@ void CudaPass<T>::read_layer(int64_t i, const RowCounts& counts, MixerState& to)
 
 template <typename T>
 void CudaPass<T>::read_scores(int64_t scored, float* to) const {
-  std::vector<T> row(static_cast<size_t>(config_.vocab_size));
+  const int64_t outputs = weights_.output().outputs;
+  std::vector<T> row(static_cast<size_t>(outputs));
   constexpr auto kBytes = static_cast<int64_t>(sizeof(T));
-  scores_.read(row.data(), config_.vocab_size * kBytes, scored * score_stride_ * kBytes);
+  scores_.read(row.data(), outputs * kBytes, scored * score_stride_ * kBytes);
   std::ranges::transform(row, to, [](T x) { return kernels::to_float(x); });
 }
 

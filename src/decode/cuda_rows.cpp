@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <map>
 #include <optional>
+#include <utility>
 
 #include "core/error.h"
 #include "decode/cuda_pass.h"
@@ -34,9 +35,12 @@ class Stream {
 template <typename T>
 class CudaRows : public ModelRows {
  public:
-  CudaRows(const CudaWeights& weights, int64_t rows, int64_t context, int64_t max_drafts)
+  CudaRows(const CudaWeights& weights, int64_t rows, int64_t context, int64_t max_drafts,
+           std::vector<TokenId> tokens)
       : weights_(weights),
         config_(weights.config()),
+        tokens_(std::move(tokens)),
+        outputs_(weights.output().outputs),
         counts_(rows, max_drafts),
         capacity_(context),
         most_scored_(bucket_of(std::max<int64_t>(64, rows * (max_drafts + 1)))),
@@ -54,7 +58,7 @@ class CudaRows : public ModelRows {
                .tokens = most_tokens_,
                .sequences = most_sequences_,
                .scored = most_scored_},
-              plan_, ids_, stream_.get()) {}
+              plan_, tokens_, ids_, stream_.get()) {}
   CudaRows(const CudaRows&) = delete;
   CudaRows& operator=(const CudaRows&) = delete;
 
@@ -63,11 +67,11 @@ class CudaRows : public ModelRows {
 
   NextTokenScores read(std::span<const RowInput> inputs) override {
     const int64_t results = results_of(inputs);
-    at::Tensor scores = at::empty({results, config_.vocab_size}, at::kFloat);
+    at::Tensor scores = at::empty({results, outputs_}, at::kFloat);
     run(inputs, {}, [&](const std::vector<Piece>& pieces) {
       copy_scores(pieces, scores.mutable_data_ptr<float>(), [](int64_t) { return true; });
     });
-    return NextTokenScores(std::move(scores));
+    return NextTokenScores(std::move(scores), tokens_);
   }
 
   std::vector<TokenId> read_and_draw(std::span<const RowInput> inputs,
@@ -76,7 +80,7 @@ class CudaRows : public ModelRows {
     const bool filtered = std::ranges::any_of(
         draws, [](const TokenDraw& draw) { return !draws_on_device(draw.sampling); });
     at::Tensor scores;
-    if (filtered) scores = at::empty({results_of(inputs), config_.vocab_size}, at::kFloat);
+    if (filtered) scores = at::empty({results_of(inputs), outputs_}, at::kFloat);
     run(inputs, draws, [&](const std::vector<Piece>& pieces) {
       const int32_t* id = ids_.as<int32_t>();
       for (const Piece& piece : pieces) {
@@ -89,9 +93,9 @@ class CudaRows : public ModelRows {
     kernels::parallel_tasks(static_cast<int64_t>(draws.size()), scores.numel(), [&](int64_t i) {
       const TokenDraw& draw = draws[i];
       if (draws_on_device(draw.sampling)) return;
-      const std::span<const float> row{scores.const_data_ptr<float>() + i * config_.vocab_size,
-                                       static_cast<size_t>(config_.vocab_size)};
-      drawn[i] = sample_token(row, draw.sampling, draw.sequence, draw.position);
+      const std::span<const float> row{scores.const_data_ptr<float>() + i * outputs_,
+                                       static_cast<size_t>(outputs_)};
+      drawn[i] = sample_token(row, draw.sampling, draw.sequence, draw.position, tokens_);
     });
     if (std::ranges::find(drawn, -1) != drawn.end()) {
       throw Error("the model's logits hold no number to choose a token by");
@@ -219,7 +223,7 @@ class CudaRows : public ModelRows {
       for (int64_t i = 0; i < piece.scored; ++i, ++from) {
         const int64_t result = piece.first_result + i;
         if (!wanted(result)) continue;
-        pass_.read_scores(from, to + result * config_.vocab_size);
+        pass_.read_scores(from, to + result * outputs_);
       }
     }
   }
@@ -237,6 +241,8 @@ class CudaRows : public ModelRows {
 
   const CudaWeights& weights_;
   const ModelConfig& config_;
+  const std::vector<TokenId> tokens_;  // of the output matrix's rows; empty: all
+  const int64_t outputs_;              // how many rows that are
   RowCounts counts_;
   const int64_t capacity_;
   const int64_t most_scored_, most_tokens_;  // of a pass
@@ -255,11 +261,12 @@ class CudaRows : public ModelRows {
 }  // namespace
 
 std::unique_ptr<ModelRows> make_cuda_rows(const CudaWeights& weights, int64_t rows, int64_t context,
-                                          int64_t max_drafts) {
+                                          int64_t max_drafts, std::vector<TokenId> tokens) {
   if (weights.is_bf16()) {
-    return std::make_unique<CudaRows<kernels::Bf16>>(weights, rows, context, max_drafts);
+    return std::make_unique<CudaRows<kernels::Bf16>>(weights, rows, context, max_drafts,
+                                                     std::move(tokens));
   }
-  return std::make_unique<CudaRows<float>>(weights, rows, context, max_drafts);
+  return std::make_unique<CudaRows<float>>(weights, rows, context, max_drafts, std::move(tokens));
 }
 
 }  // namespace mambify

@@ -4,7 +4,8 @@
 
 namespace mambify {
 
-std::unique_ptr<ModelRows> make_cuda_rows(const CudaWeights&, int64_t, int64_t, int64_t) {
+std::unique_ptr<ModelRows> make_cuda_rows(const CudaWeights&, int64_t, int64_t, int64_t,
+                                          std::vector<TokenId>) {
   throw Error("this build of mambify computes on the CPU only");
 }
 

@@ -50,8 +50,10 @@ std::unique_ptr<Drafter> ngram_drafter(const NgramOptions& options = {});
 
 // Another model with the same vocabulary decodes ahead, one token at a time. Its state is taken
 // back to what the target kept as the target's own is. rows, context: the engine's. The model must
-// outlive the drafter, and so must `packed`, its weights; null: the drafter packs its own.
+// outlive the drafter, and so must `packed`, its weights; null: the drafter packs its own. tokens:
+// what it guesses among where keep_outputs has left it some tokens only.
 std::unique_ptr<Drafter> model_drafter(const Model& model, int64_t rows, int64_t context,
-                                       int64_t max_length, const PackedWeights* packed = nullptr);
+                                       int64_t max_length, const PackedWeights* packed = nullptr,
+                                       std::vector<TokenId> tokens = {});
 
 }  // namespace mambify

@@ -1,6 +1,7 @@
 #include <c10/core/InferenceMode.h>
 
 #include <algorithm>
+#include <utility>
 
 #include "decode/drafter.h"
 #include "decode/model_rows.h"
@@ -11,8 +12,9 @@ namespace {
 class ModelDrafter : public Drafter {
  public:
   ModelDrafter(const Model& model, int64_t rows, int64_t context, int64_t max_length,
-               const PackedWeights* packed)
-      : rows_(make_model_rows(model, rows, context, std::max<int64_t>(max_length - 1, 0), packed)),
+               const PackedWeights* packed, std::vector<TokenId> tokens)
+      : rows_(make_model_rows(model, rows, context, std::max<int64_t>(max_length - 1, 0), packed,
+                              std::move(tokens))),
         held_(rows) {}
 
   std::vector<Draft> draft(std::span<const DraftRequest> requests) override {
@@ -64,9 +66,10 @@ class ModelDrafter : public Drafter {
     for (size_t n = 0; n < active.size(); ++n) {
       const TokenDraw& draw = draws[n];
       const std::span<const float> next = scores[static_cast<int64_t>(n)];
-      drawn.push_back(sample_token(next, draw.sampling, draw.sequence, draw.position));
+      drawn.push_back(
+          sample_token(next, draw.sampling, draw.sequence, draw.position, scores.tokens()));
       if (requests[active[n]].wants_distributions) {
-        drafts[active[n]].distributions.emplace_back(next, draw.sampling);
+        drafts[active[n]].distributions.emplace_back(next, draw.sampling, scores.tokens());
       }
     }
     return drawn;
@@ -91,8 +94,10 @@ class ModelDrafter : public Drafter {
 }  // namespace
 
 std::unique_ptr<Drafter> model_drafter(const Model& model, int64_t rows, int64_t context,
-                                       int64_t max_length, const PackedWeights* packed) {
-  return std::make_unique<ModelDrafter>(model, rows, context, max_length, packed);
+                                       int64_t max_length, const PackedWeights* packed,
+                                       std::vector<TokenId> tokens) {
+  return std::make_unique<ModelDrafter>(model, rows, context, max_length, packed,
+                                        std::move(tokens));
 }
 
 }  // namespace mambify

@@ -35,17 +35,22 @@ struct TokenDraw {
 // Scores of what follows some tokens, in fp32 on the CPU.
 class NextTokenScores {
  public:
-  explicit NextTokenScores(at::Tensor scores) : scores_(std::move(scores)) {}
+  // tokens: what each column is of, ascending, where they are not all; must outlive this.
+  explicit NextTokenScores(at::Tensor scores, std::span<const TokenId> tokens = {})
+      : scores_(std::move(scores)), tokens_(tokens) {}
   int64_t size() const { return scores_.size(0); }
   int64_t numbers() const { return scores_.numel(); }
-  // [vocab_size]
+  // As sample_token takes them.
+  std::span<const TokenId> tokens() const { return tokens_; }
+  // [vocab_size], or of each of tokens()
   std::span<const float> operator[](int64_t i) const {
     return {scores_.const_data_ptr<float>() + i * scores_.size(1),
             static_cast<size_t>(scores_.size(1))};
   }
 
  private:
-  at::Tensor scores_;  // [n, vocab_size], contiguous
+  at::Tensor scores_;  // [n, vocab_size or tokens], contiguous
+  std::span<const TokenId> tokens_;
 };
 
 // On each device a row's bits are the same whatever the other rows read, and those of up to 16
@@ -87,9 +92,11 @@ class ModelRows {
 
 // context: most tokens of a row; max_drafts: most drafts of a row at any time. The model must
 // outlive the rows and stay as it is, and so must `packed`, its weights, on whose device the rows
-// are; null: the rows pack their own, on the CPU.
+// are; null: the rows pack their own, on the CPU. tokens: those that the model's output matrix has
+// rows of, where keep_outputs has left some only.
 std::unique_ptr<ModelRows> make_model_rows(const Model& model, int64_t rows, int64_t context,
                                            int64_t max_drafts,
-                                           const PackedWeights* packed = nullptr);
+                                           const PackedWeights* packed = nullptr,
+                                           std::vector<TokenId> tokens = {});
 
 }  // namespace mambify

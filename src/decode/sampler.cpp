@@ -75,25 +75,30 @@ float power_of_two_above_exp(float x) {
   return std::bit_cast<float>((static_cast<int32_t>(exponent) + 1 + 127) << 23);
 }
 
-// argmax of score + Gumbel noise over tokens 0 .. n - 1 of score(id), as sample_token defines it.
-// The noise of nearly every token cannot lift it over the best one so far, and random bits are
-// enough to tell: -log(-log u) <= -log(1 - u), so score - log(1 - u) < best rules it out.
+// argmax of score + Gumbel noise over the tokens token_of(0) < token_of(1) < ... of the logits, as
+// sample_token defines it. The noise of nearly every token cannot lift it over the best one so far,
+// and random bits are enough to tell: -log(-log u) <= -log(1 - u), so score - log(1 - u) < best
+// rules it out.
+template <typename TokenOf>
 TokenId gumbel_max_of_all(std::span<const float> logits, double temperature,
-                          const CounterRandom& random, uint32_t position, TokenId likeliest) {
-  const auto noisy = [&](TokenId id) {
-    return static_cast<double>(logits[id]) / temperature + random.gumbel(position, id);
+                          const CounterRandom& random, uint32_t position, size_t likeliest,
+                          const TokenOf& token_of) {
+  const auto noisy = [&](size_t i) {
+    return static_cast<double>(logits[i]) / temperature + random.gumbel(position, token_of(i));
   };
-  Candidate best{likeliest, noisy(likeliest)};
+  Candidate best{token_of(likeliest), noisy(likeliest)};
   std::array<uint32_t, 4> bits{};
-  for (TokenId id = 0; id < static_cast<TokenId>(logits.size()); ++id) {
-    if (id % 4 == 0) bits = random.four_bits(position, id / 4);
-    if (!(logits[id] > kLowest)) continue;
-    const double behind = static_cast<double>(logits[id]) / temperature - best.score;
+  TokenId bits_of = -1;
+  for (size_t i = 0; i < logits.size(); ++i) {
+    const TokenId id = token_of(i);
+    if (id / 4 != bits_of) bits = random.four_bits(position, bits_of = id / 4);
+    if (!(logits[i] > kLowest)) continue;
+    const double behind = static_cast<double>(logits[i]) / temperature - best.score;
     if (behind < 0) {
       const double complement = 1 - CounterRandom::to_uniform(bits[id % 4]);
       if (complement > power_of_two_above_exp(static_cast<float>(behind))) continue;
     }
-    const Candidate candidate{id, noisy(id)};
+    const Candidate candidate{id, noisy(i)};
     if (likelier(candidate, best)) best = candidate;
   }
   return best.id;
@@ -119,14 +124,15 @@ TokenId greedy_token(std::span<const float> logits) {
   return static_cast<TokenId>(found - logits.begin());
 }
 
-std::vector<Candidate> filter_logits(std::span<const float> logits,
-                                     const SamplingOptions& options) {
+std::vector<Candidate> filter_logits(std::span<const float> logits, const SamplingOptions& options,
+                                     std::span<const TokenId> tokens) {
   const double best = logits[greedy_token(logits)] / options.temperature;
   std::vector<Candidate> kept;
   kept.reserve(logits.size());
-  for (size_t id = 0; id < logits.size(); ++id) {
-    if (logits[id] > kLowest) {
-      kept.push_back({static_cast<TokenId>(id), logits[id] / options.temperature});
+  for (size_t i = 0; i < logits.size(); ++i) {
+    if (logits[i] > kLowest) {
+      const TokenId id = tokens.empty() ? static_cast<TokenId>(i) : tokens[i];
+      kept.push_back({id, logits[i] / options.temperature});
     }
   }
   if (options.top_k > 0) {
@@ -142,14 +148,18 @@ std::vector<Candidate> filter_logits(std::span<const float> logits,
 }
 
 TokenId sample_token(std::span<const float> logits, const SamplingOptions& options,
-                     uint32_t sequence, uint32_t position) {
+                     uint32_t sequence, uint32_t position, std::span<const TokenId> tokens) {
   const TokenId likeliest = greedy_token(logits);
-  if (options.temperature == 0) return likeliest;
+  if (options.temperature == 0) return tokens.empty() ? likeliest : tokens[likeliest];
   const CounterRandom random(options.seed, RandomPurpose::sample, sequence);
   if (options.top_k == 0 && options.top_p == 1 && options.min_p == 0) {
-    return gumbel_max_of_all(logits, options.temperature, random, position, likeliest);
+    const auto draw = [&](const auto& token_of) {
+      return gumbel_max_of_all(logits, options.temperature, random, position, likeliest, token_of);
+    };
+    return tokens.empty() ? draw([](size_t i) { return static_cast<TokenId>(i); })
+                          : draw([&](size_t i) { return tokens[i]; });
   }
-  std::vector<Candidate> kept = filter_logits(logits, options);
+  std::vector<Candidate> kept = filter_logits(logits, options, tokens);
   for (Candidate& candidate : kept) candidate.score += random.gumbel(position, candidate.id);
   return std::min_element(kept.begin(), kept.end(), likelier)->id;
 }

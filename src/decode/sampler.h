@@ -31,14 +31,18 @@ struct Candidate {
 // The largest logit's token, of equal ones the lowest id. Throws Error when none is a number.
 TokenId greedy_token(std::span<const float> logits);
 
+// Below, `tokens` tells what each logit is of where they are not of all tokens: ascending ids;
+// empty: logit i is token i's. Tokens without a logit are as if theirs were -infinity.
+
 // What the filters keep of a row of logits; likeliest first (of equal ones the lowest id) where
 // top-k or top-p sorted them, else by id. Needs temperature > 0.
-std::vector<Candidate> filter_logits(std::span<const float> logits, const SamplingOptions& options);
+std::vector<Candidate> filter_logits(std::span<const float> logits, const SamplingOptions& options,
+                                     std::span<const TokenId> tokens = {});
 
 // Draws from the kept tokens' distribution. The random numbers are a function of (seed, sequence,
 // position, token id) alone, position being that of the drawn token in its sequence: whatever else
 // is decoded beside it or was drawn before, the same logits give the same token.
 TokenId sample_token(std::span<const float> logits, const SamplingOptions& options,
-                     uint32_t sequence, uint32_t position);
+                     uint32_t sequence, uint32_t position, std::span<const TokenId> tokens = {});
 
 }  // namespace mambify

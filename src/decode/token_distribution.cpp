@@ -7,9 +7,9 @@
 
 namespace mambify {
 
-TokenDistribution::TokenDistribution(std::span<const float> logits,
-                                     const SamplingOptions& options) {
-  std::vector<Candidate> kept = filter_logits(logits, options);
+TokenDistribution::TokenDistribution(std::span<const float> logits, const SamplingOptions& options,
+                                     std::span<const TokenId> tokens) {
+  std::vector<Candidate> kept = filter_logits(logits, options, tokens);
   std::ranges::sort(kept, {}, &Candidate::id);
   const double best = std::ranges::max(kept, {}, &Candidate::score).score;
   tokens_.reserve(kept.size());

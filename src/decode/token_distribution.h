@@ -14,10 +14,11 @@ class TokenDistribution {
  public:
   // Always the same token.
   explicit TokenDistribution(TokenId token) : tokens_{{token, 1}} {}
-  // What sample_token draws from. Needs temperature > 0.
-  TokenDistribution(std::span<const float> logits, const SamplingOptions& options);
+  // What sample_token draws from; tokens: as there. Needs temperature > 0.
+  TokenDistribution(std::span<const float> logits, const SamplingOptions& options,
+                    std::span<const TokenId> tokens = {});
 
-  // 0 for tokens that the filters left out.
+  // 0 for tokens that the filters left out or that have no logit.
   double probability(TokenId token) const;
   // max(0, this - other), renormalised; this itself when nothing is left.
   TokenDistribution above(const TokenDistribution& other) const;

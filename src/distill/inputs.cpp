@@ -2,9 +2,11 @@
 #include <spdlog/spdlog.h>
 
 #include <algorithm>
+#include <numeric>
 
 #include "convert/convert.h"
 #include "core/error.h"
+#include "decode/draft_vocabulary.h"
 #include "distill/stages.h"
 #include "distill/trainer.h"
 #include "model/load.h"
@@ -86,6 +88,32 @@ void read_data(const Recipe& recipe, const Tokenizer& tokenizer, RunInputs& inpu
       section.loss_on == CountedTokens::all ? LossOn::all : LossOn::assistant, tokenizer);
 }
 
+// Adds up how often the loss counts each token. One that the model does not have stops training.
+void count_tokens(const Dataset& data, std::vector<int64_t>& counts) {
+  for (const Document& document : data.documents) {
+    for (size_t i = 1; i < document.ids.size(); ++i) {
+      const TokenId token = document.ids[i];
+      if (document.counts[i] && token < std::ssize(counts)) ++counts[token];
+    }
+  }
+}
+
+std::vector<TokenId> draft_vocabulary(const RunInputs& inputs, int64_t size) {
+  std::vector<int64_t> counts(inputs.student.config.vocab_size, 0);
+  count_tokens(inputs.data, counts);
+  for (const auto& [stage, data] : inputs.stage_data) {
+    if (const auto* documents = std::get_if<Dataset>(&data)) count_tokens(*documents, counts);
+  }
+  const int64_t all = std::accumulate(counts.begin(), counts.end(), int64_t{0});
+  if (all == 0) throw Error("draft_vocabulary of [model]: no stage reads text to count tokens of");
+  std::vector<TokenId> tokens = most_frequent_tokens(counts, size, *inputs.tokenizer);
+  int64_t covered = 0;
+  for (const TokenId token : tokens) covered += counts[token];
+  spdlog::info("a draft of {} tokens, {:.2f} % of those that the loss counts", tokens.size(),
+               100.0 * static_cast<double>(covered) / static_cast<double>(all));
+  return tokens;
+}
+
 }  // namespace
 
 RunInputs load_inputs(const Recipe& recipe) {
@@ -107,6 +135,9 @@ RunInputs load_inputs(const Recipe& recipe) {
                 inputs.student.config.vocab_size, model.teacher, expected);
   }
   if (model.untie_output) untie_output(inputs.student);
+  if (model.draft_vocabulary > 0) {
+    inputs.draft_vocabulary = draft_vocabulary(inputs, model.draft_vocabulary);
+  }
   return inputs;
 }
 

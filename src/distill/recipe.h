@@ -67,6 +67,7 @@ struct ModelSection {
   std::string start = "auto";
   RotaryChoice rotary = RotaryChoice::automatic;
   bool untie_output = false;
+  int64_t draft_vocabulary = 0;
 
   template <typename Self, typename Visit>
   static void for_each_key(Self& self, Visit&& visit) {
@@ -90,6 +91,10 @@ struct ModelSection {
           "Mamba layers have it, where it has none kept with the neutral start");
     visit("untie_output", self.untie_output,
           "give the student an output matrix of its own, which begins as its embedding");
+    visit("draft_vocabulary", self.draft_vocabulary,
+          "of a student that is to draft: so many tokens, the most frequent of those in the text "
+          "that the loss counts, are all that it will guess; 0: any token",
+          Range{0, 1 << 24});
   }
 };
 

@@ -13,6 +13,7 @@
 #include "data/packing.h"
 #include "data/pair_stream.h"
 #include "data/read_ahead.h"
+#include "decode/draft_vocabulary.h"
 #include "distill/checkpoint.h"
 #include "distill/metrics.h"
 #include "distill/optimizer.h"
@@ -290,6 +291,9 @@ class Trainer {
     write_directory_atomically(folder_ / name, [&](const fs::path& folder) {
       save_model(inputs_.student, folder, scalar_type(recipe_.run.save_dtype));
       if (inputs_.tokenizer) inputs_.tokenizer->save(folder);
+      if (!inputs_.draft_vocabulary.empty()) {
+        write_draft_vocabulary(folder / kDraftVocabularyFile, inputs_.draft_vocabulary);
+      }
     });
   }
 

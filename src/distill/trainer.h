@@ -50,6 +50,8 @@ struct RunInputs {
   Dataset data;  // of [data]; empty where no stage reads it
   // Of the stages that read something else, by their index in the recipe: of a dpo stage pairs.
   std::map<int64_t, std::variant<Dataset, PairDataset>> stage_data;
+  // Goes into final/ as well, unless empty.
+  std::vector<TokenId> draft_vocabulary;
   std::optional<Tokenizer> tokenizer;  // goes into final/; absent: nothing is written there
 };
 

@@ -25,24 +25,28 @@ T stored(float x) {
 // Scores of some rows, and how they are drawn from.
 template <typename T>
 struct Rows {
-  int64_t vocabulary;
+  int64_t outputs;
   std::vector<PassDraw> draws;
-  std::vector<T> scores;  // [rows, padded(vocabulary)]
+  std::vector<T> scores;             // [rows, padded(outputs)]
+  std::vector<int32_t> tokens = {};  // of the outputs; empty: all
 
-  int64_t stride() const { return padded(vocabulary); }
-  float score(size_t row, int64_t id) const { return to_float(scores[row * stride() + id]); }
+  int64_t stride() const { return padded(outputs); }
+  float score(size_t row, int64_t i) const { return to_float(scores[row * stride() + i]); }
+  int32_t token(int64_t i) const { return tokens.empty() ? static_cast<int32_t>(i) : tokens[i]; }
 };
 
 template <typename T>
 std::vector<int32_t> drawn_on_device(const Rows<T>& rows) {
   const auto n = static_cast<int64_t>(rows.draws.size());
   const DeviceMemory scores = on_device(rows.scores), draws = on_device(rows.draws);
+  const DeviceMemory tokens = rows.tokens.empty() ? DeviceMemory() : on_device(rows.tokens);
   const DeviceMemory scratch(pass_draw_scratch_bytes(n));
   const DeviceMemory ids(n * 4);
   const CudaStream stream = create_cuda_stream();
   for (int launch = 0; launch < 2; ++launch) {  // scratch is as it was after the first
     pass_draw_cuda<T>({.rows = n,
-                       .vocabulary = rows.vocabulary,
+                       .outputs = rows.outputs,
+                       .tokens = tokens.as<int32_t>(),
                        .scores = scores.template as<T>(),
                        .stride = rows.stride(),
                        .draws = draws.template as<PassDraw>(),
@@ -63,14 +67,15 @@ int32_t drawn_on_host(const Rows<T>& rows, size_t row) {
   const CounterRandom random(draw.seed, RandomPurpose::sample, draw.sequence);
   int32_t best = -1;
   double most = 0;
-  for (int64_t id = 0; id < rows.vocabulary; ++id) {
-    double score = rows.score(row, id);
+  for (int64_t i = 0; i < rows.outputs; ++i) {
+    double score = rows.score(row, i);
     if (!(score > -std::numeric_limits<double>::infinity())) continue;
+    const int32_t token = rows.token(i);
     if (draw.temperature > 0) {
-      score = score / draw.temperature + random.gumbel(draw.position, static_cast<uint32_t>(id));
+      score = score / draw.temperature + random.gumbel(draw.position, static_cast<uint32_t>(token));
     }
     if (best >= 0 && !(score > most)) continue;
-    best = static_cast<int32_t>(id);
+    best = token;
     most = score;
   }
   return best;
@@ -99,11 +104,11 @@ TYPED_TEST_SUITE(PassDrawCuda, Types);
 // Random scores of a given spread, drawn from at every kind of temperature; places that fill a row
 // up hold scores that would win.
 template <typename T>
-Rows<T> random_rows(int64_t count, int64_t vocabulary, float spread) {
-  Rows<T> rows{.vocabulary = vocabulary, .draws = {}, .scores = {}};
+Rows<T> random_rows(int64_t count, int64_t outputs, float spread) {
+  Rows<T> rows{.outputs = outputs, .draws = {}, .scores = {}};
   const std::vector<float> values = testing::random_values<float>(count * rows.stride(), 5);
   for (int64_t i = 0; i < count * rows.stride(); ++i) {
-    rows.scores.push_back(stored<T>(i % rows.stride() < vocabulary ? values[i] * spread : 1e30f));
+    rows.scores.push_back(stored<T>(i % rows.stride() < outputs ? values[i] * spread : 1e30f));
   }
   const double temperatures[] = {1, 0, 0.3, 5, 1e-6, 1e4};
   for (int64_t row = 0; row < count; ++row) {
@@ -128,6 +133,18 @@ TYPED_TEST(PassDrawCuda, AreThoseOfTheHost) {
   }
 }
 
+TYPED_TEST(PassDrawCuda, OfSomeTokensHaveTheNumbersOfTheseTokens) {
+  for (const int64_t outputs : {1, 3, 50, 1023, 8192}) {
+    SCOPED_TRACE("outputs " + std::to_string(outputs));
+    Rows<TypeParam> rows = random_rows<TypeParam>(12, outputs, /*spread=*/0.1f);
+    for (int32_t token = 0; std::ssize(rows.tokens) < outputs; ++token) {
+      if (token % 7 < 4 || token % 64 == 0) rows.tokens.push_back(token);
+    }
+    for (int32_t& token : rows.tokens) token += 5;
+    this->expect_host_draws(rows);
+  }
+}
+
 TYPED_TEST(PassDrawCuda, OfScoresThatAreNoOrdinaryNumbers) {
   constexpr float kInfinity = std::numeric_limits<float>::infinity();
   constexpr float kNone = std::numeric_limits<float>::quiet_NaN();
@@ -137,12 +154,11 @@ TYPED_TEST(PassDrawCuda, OfScoresThatAreNoOrdinaryNumbers) {
       {2.0f, 7.0f, 7.0f, 1.0f, 7.0f},    {-kInfinity, -kInfinity},
   };
   for (const std::vector<float>& scores : cases) {
-    Rows<TypeParam> rows{
-        .vocabulary = static_cast<int64_t>(scores.size()), .draws = {}, .scores = {}};
+    Rows<TypeParam> rows{.outputs = static_cast<int64_t>(scores.size()), .draws = {}, .scores = {}};
     for (const double temperature : {0.0, 1.0, 0.01}) {
       rows.draws.push_back({.temperature = temperature, .seed = 3});
       for (int64_t i = 0; i < rows.stride(); ++i) {
-        const bool exists = i < rows.vocabulary;
+        const bool exists = i < rows.outputs;
         rows.scores.push_back(stored<TypeParam>(exists ? scores[i] : kInfinity));
       }
     }
@@ -152,7 +168,7 @@ TYPED_TEST(PassDrawCuda, OfScoresThatAreNoOrdinaryNumbers) {
 }
 
 TYPED_TEST(PassDrawCuda, RefuseScoresThatAreNotAligned) {
-  const PassDrawParams<TypeParam> p{.rows = 1, .vocabulary = 3, .stride = 3};
+  const PassDrawParams<TypeParam> p{.rows = 1, .outputs = 3, .stride = 3};
   EXPECT_THROW(pass_draw_cuda(p, nullptr), Error);
 }
 

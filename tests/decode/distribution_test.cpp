@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "convert/convert.h"
+#include "decode/draft_vocabulary.h"
 #include "decode/engine.h"
 #include "random_model.h"
 
@@ -146,6 +147,15 @@ TEST_P(Distribution, IsTheTargetsWithAModelsGuesses) {
   const Model draft = undecided_model(2);
   const auto drafter = model_drafter(draft, kRows, 1 + kTokens, kGuesses);
   expect_the_targets(*drafter, GetParam().sampling, 0.2);
+}
+
+// Tokens outside the set are not guessed and have their share of what is drawn all the same.
+TEST_P(Distribution, IsTheTargetsWithGuessesAmongSomeTokens) {
+  Model draft = undecided_model(2);
+  const std::vector<TokenId> tokens{0, 2, 3, 6};
+  keep_outputs(draft, tokens);
+  const auto drafter = model_drafter(draft, kRows, 1 + kTokens, kGuesses, nullptr, tokens);
+  expect_the_targets(*drafter, GetParam().sampling, 0.1);
 }
 
 // Guesses that no distribution comes with: always the same in the same place.

@@ -141,6 +141,27 @@ TEST(Sampler, DrawIsTheArgmaxOfLogitsPlusGumbelNoise) {
   }
 }
 
+// With and without filters, and where some of those are beside each other in fours and some are
+// not.
+TEST(Sampler, LogitsOfSomeTokensAreAsIfTheOthersWereImpossible) {
+  const std::vector<float> all = random_logits(1003, 21);
+  std::vector<float> some, rest_impossible(all.size(), -std::numeric_limits<float>::infinity());
+  std::vector<TokenId> tokens;
+  for (TokenId id = 0; id < 1003; ++id) {
+    if (id % 7 > 3 && id % 64 != 0) continue;
+    tokens.push_back(id);
+    some.push_back(rest_impossible[id] = all[id]);
+  }
+  std::vector<SamplingOptions> samplings = kFilters;
+  samplings.push_back({});  // greedy
+  for (const SamplingOptions& options : samplings) {
+    for (uint32_t position = 0; position < 200; ++position) {
+      EXPECT_EQ(sample_token(some, options, 4, position, tokens),
+                sample_token(rest_impossible, options, 4, position));
+    }
+  }
+}
+
 TEST(Sampler, NumbersDependOnSeedSequenceAndPosition) {
   const std::vector<float> logits(4096, 0.f);
   const auto draw = [&](uint64_t seed, uint32_t sequence, uint32_t position) {

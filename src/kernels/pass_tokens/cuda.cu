@@ -21,7 +21,7 @@ __global__ void embed(PassEmbedParams<T> p) {
   for (int k = threadIdx.x; k < p.width; k += blockDim.x) p.y[row * p.width + k] = from[k];
 }
 
-// A token and its noisy score; -1: none.
+// The place of a token's score and the noisy score; -1: none.
 struct Candidate {
   double score;
   int32_t id;
@@ -109,7 +109,32 @@ __device__ void load_four(const T* from, float (&scores)[4]) {
   for (int i = 0; i < 4; ++i) scores[i] = as_float(four[i]);
 }
 
-// Blocks of a row take parts of the vocabulary; the last one to be done puts them together. Exact
+// The random bits of the tokens of four scores behind one another.
+template <typename T>
+__device__ void random_bits(const PassDrawParams<T>& p, const PassDraw& wanted, int quad,
+                            uint32_t (&bits)[4]) {
+  const auto of_four_tokens = [&](uint32_t q) {
+    return philox4x32(
+        {q, wanted.position, wanted.sequence, static_cast<uint32_t>(RandomPurpose::sample)},
+        {static_cast<uint32_t>(wanted.seed), static_cast<uint32_t>(wanted.seed >> 32)});
+  };
+  if (p.tokens == nullptr) {
+    const std::array<uint32_t, 4> own = of_four_tokens(quad);
+#pragma unroll
+    for (int i = 0; i < 4; ++i) bits[i] = own[i];
+    return;
+  }
+#pragma unroll
+  for (int i = 0; i < 4; ++i) {
+    if (quad * 4 + i >= p.outputs) continue;
+    const auto token = static_cast<uint32_t>(p.tokens[quad * 4 + i]);
+    const std::array<uint32_t, 4> four = of_four_tokens(token / 4);
+    const uint32_t own = token % 4;
+    bits[i] = own == 0 ? four[0] : own == 1 ? four[1] : own == 2 ? four[2] : four[3];
+  }
+}
+
+// Blocks of a row take parts of the scores; the last one to be done puts them together. Exact
 // scores are computed of the few tokens alone that may be ahead of all that the block has seen.
 template <typename T>
 __global__ void __launch_bounds__(kThreads) draw(PassDrawParams<T> p) {
@@ -125,22 +150,17 @@ __global__ void __launch_bounds__(kThreads) draw(PassDrawParams<T> p) {
   const T* scores = p.scores + row * p.stride;
   DrawScratch& scratch = static_cast<DrawScratch*>(p.scratch)[row];
   Candidate best{0, -1, 0};
-  const auto quads = static_cast<int>((p.vocabulary + 3) / 4);
+  const auto quads = static_cast<int>((p.outputs + 3) / 4);
   const int blocks = static_cast<int>(gridDim.x);
   const auto inverse_temperature = static_cast<float>(1 / wanted.temperature);
   for (int q = blockIdx.x * kThreads + threadIdx.x; q < quads; q += blocks * kThreads) {
-    std::array<uint32_t, 4> bits{};
-    if (noisy) {
-      bits = philox4x32(
-          {static_cast<uint32_t>(q), wanted.position, wanted.sequence,
-           static_cast<uint32_t>(RandomPurpose::sample)},
-          {static_cast<uint32_t>(wanted.seed), static_cast<uint32_t>(wanted.seed >> 32)});
-    }
+    uint32_t bits[4] = {};
+    if (noisy) random_bits(p, wanted, q, bits);
     float score[4], upper[4], highest = -INFINITY;
     load_four(scores + q * 4, score);
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
-      const bool exists = q * 4 + i < p.vocabulary && score[i] > -INFINITY;
+      const bool exists = q * 4 + i < p.outputs && score[i] > -INFINITY;
       upper[i] = !exists ? -INFINITY
                  : noisy ? upper_bound(score[i], inverse_temperature, bits[i])
                          : score[i];
@@ -182,7 +202,7 @@ __global__ void __launch_bounds__(kThreads) draw(PassDrawParams<T> p) {
     best = better_of(best, {other.score, other.id, 0});
   }
   scratch.arrived = 0;
-  p.ids[row] = best.id;
+  p.ids[row] = best.id < 0 || p.tokens == nullptr ? best.id : p.tokens[best.id];
 }
 
 }  // namespace

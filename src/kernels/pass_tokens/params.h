@@ -21,9 +21,9 @@ struct PassEmbedParams {
   T* y = nullptr;  // [rows, width]
 };
 
-// One draw by Gumbel-max over all tokens: the largest score / temperature + noise, where the noise
-// is -log(-log u) with u of Philox at (token id, position, sequence) with the seed as its key, as
-// CounterRandom has it. Temperature 0: the largest score. Of equal ones the lowest id.
+// One draw by Gumbel-max over all scored tokens: the largest score / temperature + noise, where the
+// noise is -log(-log u) with u of Philox at (token id, position, sequence) with the seed as its
+// key, as CounterRandom has it. Temperature 0: the largest score. Of equal ones the lowest id.
 struct PassDraw {
   double temperature = 0;
   uint64_t seed = 0;
@@ -35,8 +35,9 @@ struct PassDraw {
 template <typename T>
 struct PassDrawParams {
   int64_t rows = 0;
-  int64_t vocabulary = 0;
-  const T* scores = nullptr;  // [rows, stride]
+  int64_t outputs = 0;              // scores of a row
+  const int32_t* tokens = nullptr;  // [outputs], of which token each is, ascending; null: its place
+  const T* scores = nullptr;        // [rows, stride]
   int64_t stride = 0;
   const PassDraw* draws = nullptr;  // [rows]
   void* scratch = nullptr;          // pass_draw_scratch_bytes(rows), zeros before and after
