@@ -10,6 +10,7 @@ does beside it disturbs both alike.
 """
 
 import argparse
+import itertools
 import json
 import statistics
 import subprocess
@@ -33,6 +34,8 @@ def parse_arguments():
     parser.add_argument("--model", required=True)
     parser.add_argument("--prompts", required=True, help='JSON lines, {"prompt"} or {"messages"}')
     parser.add_argument("--drafts", type=words, default=["ngram"], help="ngram or checkpoints")
+    parser.add_argument("--draft-vocabularies", type=words, default=[""],
+                        help="of checkpoints: files of tokens to guess among, or all (default: their own)")
     parser.add_argument("--draft-lengths", type=words, default=["4"])
     parser.add_argument("--batches", type=words, default=["1", "8"])
     parser.add_argument("--dtypes", type=words, default=["fp32"])
@@ -117,9 +120,13 @@ def compare(arguments, groups, dtype, sampling):
     plain = {batch: Case(batch, []) for batch in dict.fromkeys(["1", *arguments.batches])}
     cases = [*plain.values()]
     for draft in arguments.drafts:
-        for length in arguments.draft_lengths:
+        vocabularies = [""] if draft == "ngram" else arguments.draft_vocabularies
+        for vocabulary, length in itertools.product(vocabularies, arguments.draft_lengths):
             options = ["--draft", draft, "--draft-length", length]
-            cases += [Case(batch, options, draft, length) for batch in arguments.batches]
+            if vocabulary:
+                options += ["--draft-vocabulary", vocabulary]
+            name = f"{draft}, {vocabulary}" if vocabulary else draft
+            cases += [Case(batch, options, name, length) for batch in arguments.batches]
     for _ in range(arguments.runs):
         for group, prompts in groups.items():
             for case in cases:

@@ -272,8 +272,8 @@ void CudaPass<T>::record_attention(const Bucket& bucket, const CudaBlock& block,
 }
 
 template CudaPass<float>::CudaPass(const CudaWeights& weights, const CudaPassSizes& sizes,
-                                   const CudaPlan& plan, const kernels::PinnedMemory& ids,
-                                   kernels::CudaStream stream);
+                                   const CudaPlan& plan, std::span<const TokenId> tokens,
+                                   const kernels::PinnedMemory& ids, kernels::CudaStream stream);
 template void CudaPass<float>::fill_randomly();
 template void CudaPass<float>::record(const Bucket& bucket);
 template void CudaPass<float>::linear(const CudaMatrix& matrix, kernels::PassLinearParams<float> p);
@@ -284,7 +284,8 @@ template void CudaPass<float>::add_to_residual(const Bucket& bucket, const CudaM
                                                const DeviceMemory& x, int64_t x_stride,
                                                const float* bias);
 template CudaPass<kernels::Bf16>::CudaPass(const CudaWeights& weights, const CudaPassSizes& sizes,
-                                           const CudaPlan& plan, const kernels::PinnedMemory& ids,
+                                           const CudaPlan& plan, std::span<const TokenId> tokens,
+                                           const kernels::PinnedMemory& ids,
                                            kernels::CudaStream stream);
 template void CudaPass<kernels::Bf16>::fill_randomly();
 template void CudaPass<kernels::Bf16>::record(const Bucket& bucket);

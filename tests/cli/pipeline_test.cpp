@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <set>
 
 #include "cli/program.h"
 #include "cli/small_teacher.h"
@@ -178,6 +179,45 @@ TEST_F(Pipeline, DraftsChangeNoToken) {
   EXPECT_GT(once.json()["speculation"]["accepted"], 0);
 }
 
+// The set that a draft's folder has, another one, and none.
+TEST_F(Pipeline, ADraftGuessesAmongTheTokensThatItIsGiven) {
+  const std::vector<std::string> generate = {"generate", "--model",         path("student"),
+                                             "--prompt", "one two one two", "--max-tokens",
+                                             "30",       "--ignore-eos",    "--json",
+                                             "--draft",  path("guessing"),  "--draft-length",
+                                             "3",        "--draft-weights", "native"};
+  const auto run_with = [&](const std::vector<std::string>& more) {
+    std::vector<std::string> arguments = generate;
+    arguments.insert(arguments.end(), more.begin(), more.end());
+    return run(arguments);
+  };
+  fs::copy(path("student"), path("guessing"));
+  const Outcome all = run_with({});
+  ASSERT_EQ(all.exit_code, 0) << all.err;
+  const nlohmann::json ids = all.json()["ids"];
+  const auto accepted = [&](const Outcome& outcome) {
+    EXPECT_EQ(outcome.exit_code, 0) << outcome.err;
+    EXPECT_EQ(outcome.json()["ids"], ids);
+    return outcome.json()["speculation"]["accepted"].get<int64_t>();
+  };
+  // What is never drawn, and what is.
+  int64_t never = 0;
+  while (std::ranges::find(ids, never) != ids.end()) ++never;
+  const auto set = [](const nlohmann::json& tokens) {
+    return nlohmann::json{{"tokens", tokens}}.dump();
+  };
+  write_file_atomically(path("guessing/draft_vocabulary.json"), set({never}));
+  write_file_atomically(path("drawn.json"), set(std::set<int64_t>(ids.begin(), ids.end())));
+  EXPECT_EQ(accepted(run_with({})), 0);
+  EXPECT_EQ(accepted(run_with({"--draft-vocabulary", path("drawn.json")})), accepted(all));
+  EXPECT_EQ(accepted(run_with({"--draft-vocabulary", "all"})), accepted(all));
+
+  write_file_atomically(path("drawn.json"), set({1, 1}));
+  const Outcome doubled = run_with({"--draft-vocabulary", path("drawn.json")});
+  EXPECT_EQ(doubled.exit_code, 1);
+  EXPECT_THAT(doubled.err, HasSubstr("drawn.json"));
+}
+
 TEST_F(Pipeline, DraftOptionsThatMakeNoSenseAreUsageErrors) {
   const std::vector<std::string> generate = {"generate", "--model", path("student"), "--prompt",
                                              "x"};
@@ -186,6 +226,8 @@ TEST_F(Pipeline, DraftOptionsThatMakeNoSenseAreUsageErrors) {
         {"--draft", "ngram", "--draft-length", "many"},
         {"--draft", "ngram", "--accept", "often"},
         {"--draft", "ngram", "--draft-weights", "int3"},
+        {"--draft", "ngram", "--draft-vocabulary", "all"},
+        {"--draft-vocabulary", "all"},
         {"--draft-length", "3"},
         {"--accept", "distribution"}}) {
     std::vector<std::string> arguments = generate;

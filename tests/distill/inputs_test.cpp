@@ -7,6 +7,7 @@
 #include <nlohmann/json.hpp>
 
 #include "core/error.h"
+#include "decode/draft_vocabulary.h"
 #include "model/load.h"
 #include "testing.h"
 #include "tiny_run.h"
@@ -150,6 +151,35 @@ TEST_F(InputsTest, AnUntiedStudentLearnsAnOutputMatrixOfItsOwn) {
   EXPECT_FALSE(student.config.tie_embeddings);
   EXPECT_TRUE(at::equal(student.embedding, inputs.teacher.embedding));
   EXPECT_FALSE(at::equal(student.lm_head, student.embedding));
+}
+
+// Of the tokens that the loss counts: the assistant's in conversations.
+TEST_F(InputsTest, ADraftKeepsTheMostFrequentTokens) {
+  const Tokenizer tokenizer = Tokenizer::load(folder_ / "teacher");
+  std::ofstream(folder_ / "data.jsonl")
+      << R"({"messages": [{"role": "user", "content": "x x x x x x"},)"
+      << R"( {"role": "assistant", "content": "a b a c a b"}]})"
+      << "\n";
+  const RunSummary summary = run_recipe(recipe({"model.draft_vocabulary=3"}), {});
+  std::vector<TokenId> expected = tokenizer.encode(" a b");
+  expected.push_back(tokenizer.stop_ids().front());
+  std::ranges::sort(expected);
+  ASSERT_EQ(expected.size(), 3u);
+  EXPECT_EQ(
+      read_draft_vocabulary(summary.final_model / kDraftVocabularyFile, tokenizer.vocab_size()),
+      expected);
+  const RunSummary without = run_recipe(recipe({"run.dir=" + (folder_ / "without").string()}), {});
+  EXPECT_FALSE(fs::exists(without.final_model / kDraftVocabularyFile));
+}
+
+TEST_F(InputsTest, PairsAloneGiveADraftNoVocabulary) {
+  std::ofstream(folder_ / "pairs.jsonl")
+      << R"({"prompt": "What is a river?", "chosen": "A stream of water.", "rejected": "No."})"
+      << "\n";
+  EXPECT_THAT(
+      message_of({"model.draft_vocabulary=3", "stage.0.kind=dpo", "stage.0.batch_tokens=1024",
+                  "stage.0.files=['" + (folder_ / "pairs.jsonl").string() + "']"}),
+      HasSubstr("draft_vocabulary"));
 }
 
 TEST_F(InputsTest, AnotherVocabularyIsRefused) {
