@@ -93,6 +93,7 @@ namespace {
 fs::path vocabulary_file(const DraftOptions& options) {
   if (options.vocabulary == "all") return {};
   if (!options.vocabulary.empty()) return options.vocabulary;
+  if (options.draft == "self") return {};
   const fs::path own = fs::path(options.draft) / kDraftVocabularyFile;
   return fs::exists(own) ? own : fs::path();
 }

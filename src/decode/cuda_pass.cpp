@@ -34,6 +34,7 @@ CudaPass<T>::CudaPass(const CudaWeights& weights, const CudaPassSizes& sizes, co
   if (tokens.empty()) return;
   output_tokens_ = DeviceMemory(static_cast<int64_t>(tokens.size_bytes()));
   output_tokens_.write(tokens.data(), output_tokens_.bytes());
+  bytes_ += output_tokens_.bytes();
 }
 
 template <typename T>
