@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
 """The most frequent tokens of a text, for a draft that was distilled without `draft_vocabulary`.
 
-Counts what the assistant says in files of `mambify synthesize`, and all of plain text, each with the
-token that ends it. Writes the file that `--draft-vocabulary` takes, or a draft's folder may have.
+Counts what the assistant says in files of `mambify synthesize`, and all of plain text, each with
+the token that ends it. Writes the file that `--draft-vocabulary` takes, or a draft's folder may
+have.
 """
 
 import argparse
@@ -16,7 +17,7 @@ def parse_arguments():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--mambify", default="build/mambify", help="the program")
     parser.add_argument("--model", required=True, help="whose tokenizer counts")
-    parser.add_argument("--data", required=True, nargs="+", help="JSON lines, as distill reads them")
+    parser.add_argument("--data", required=True, nargs="+", help="JSON lines that distill reads")
     parser.add_argument("--tokens", type=int, required=True, help="how many of them")
     parser.add_argument("--out", required=True, help="e.g. DRAFT/draft_vocabulary.json")
     return parser.parse_args()
@@ -58,7 +59,8 @@ def main():
     share = sum(counts[token] for token in kept) / counts.total()
     with open(arguments.out, "w", encoding="utf-8") as out:
         out.write(json.dumps({"tokens": sorted(kept)}) + "\n")
-    print(f"{arguments.out}: {len(kept)} of {len(counts) + 1} tokens that occur, {share:.2%} of the text")
+    print(f"{arguments.out}: {len(kept)} of {len(counts) + 1} tokens that occur, "
+          f"{share:.2%} of the text")
 
 
 if __name__ == "__main__":
