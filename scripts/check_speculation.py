@@ -37,6 +37,7 @@ def parse_arguments():
     parser.add_argument("--draft-vocabularies", type=words, default=[""],
                         help="of checkpoints: files of tokens to guess among, or all (default: their own)")
     parser.add_argument("--draft-lengths", type=words, default=["4"])
+    parser.add_argument("--draft-min-p", help="of checkpoints, as generate takes it")
     parser.add_argument("--batches", type=words, default=["1", "8"])
     parser.add_argument("--dtypes", type=words, default=["fp32"])
     parser.add_argument("--sampling", type=words, default=["greedy", "top-p"], help=str(list(SAMPLING)))
@@ -125,6 +126,8 @@ def compare(arguments, groups, dtype, sampling):
             options = ["--draft", draft, "--draft-length", length]
             if vocabulary:
                 options += ["--draft-vocabulary", vocabulary]
+            if arguments.draft_min_p and draft != "ngram":
+                options += ["--draft-min-p", arguments.draft_min_p]
             name = f"{draft}, {vocabulary}" if vocabulary else draft
             cases += [Case(batch, options, name, length) for batch in arguments.batches]
     for _ in range(arguments.runs):

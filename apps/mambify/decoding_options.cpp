@@ -67,6 +67,15 @@ void add_draft_options(CLI::App& verb, DraftOptions& options) {
       ->capture_default_str()
       ->needs(draft);
   verb.add_option(
+          "--draft-min-p", options.min_p,
+          "a draft model stops before a guess that, with all before it, it holds to be right "
+          "with less than this probability: verifying it would cost more than it brings; 0: "
+          "never. auto: what pays by the times measured, with --draft-length auto and without "
+          "--temperature on the cpu, else 0")
+      ->check(CLI::IsMember({"auto"}) | CLI::Range(0.0, 1.0))
+      ->capture_default_str()
+      ->needs(draft);
+  verb.add_option(
           "--draft-weights", options.weights,
           "of a draft model, as --weights; guesses may be rough, what counts is their price "
           "(default: int8 on the cpu, native on cuda)")
@@ -107,8 +116,15 @@ LoadedDrafter::LoadedDrafter(const DraftOptions& options, const CommonOptions& c
     throw UsageError(
         "--draft-vocabulary is for drafts that are models; ngram guesses from the text");
   }
+  if (options.draft == "ngram" && options.min_probability()) {
+    throw UsageError("--draft-min-p is for drafts that are models; ngram knows no probabilities");
+  }
   if (options.draft.empty() || options.draft == "ngram") return;
   const bool on_cpu = !cuda_device(common);
+  // A CUDA device does not tell how likely what it draws is: scores would be copied, for passes
+  // that cost little more for a guess. And the model agrees with itself where it is not certain,
+  // too.
+  if (options.min_p == "auto" && (!on_cpu || options.draft == "self")) options_.min_p = "0";
   if (options.draft == "self") {
     if (!on_cpu) {
       throw UsageError(
@@ -140,6 +156,7 @@ void LoadedDrafter::attach_to(EngineOptions& engine) {
   engine.drafter = drafter_.get();
   engine.draft_length = options_.most();
   engine.adapt_draft_length = options_.adapts();
+  engine.min_draft_probability = options_.min_probability();
   engine.acceptance =
       options_.accept == "distribution" ? Acceptance::distribution : Acceptance::exact;
 }

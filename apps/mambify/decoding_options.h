@@ -43,14 +43,19 @@ struct LoadedModel {
 struct DraftOptions {
   std::string draft;            // a checkpoint, "self", "ngram" or nothing
   std::string length = "auto";  // or how many tokens
+  std::string min_p = "auto";   // or a probability
   std::string accept = "exact";
   std::string weights;     // nothing: int8 on the CPU, native on a CUDA device
   std::string vocabulary;  // a file, "all" or nothing: the draft's own, if its folder has one
 
   bool adapts() const { return length == "auto"; }
+  // Unset: as pays.
+  std::optional<double> min_probability() const {
+    return min_p == "auto" ? std::nullopt : std::optional(std::stod(min_p));
+  }
   int64_t most() const { return adapts() ? kMaxDraftLength : std::stoll(length); }
 };
-// --draft, --draft-length, --draft-weights, --draft-vocabulary, --accept
+// --draft, --draft-length, --draft-min-p, --draft-weights, --draft-vocabulary, --accept
 void add_draft_options(CLI::App& verb, DraftOptions& options);
 
 // What an engine drafts with, and the model behind it if there is one.

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <utility>
 
 namespace mambify {
 namespace {
@@ -13,8 +14,11 @@ constexpr double kUnknownAcceptance = 0.5;
 // A guess is believed to cost this much of a pass until one was timed; after that, to be all that
 // passes with and without guesses differ by, as if that had been measured so many times.
 constexpr double kPriorGuess = 0.1, kPriorPasses = 4;
-// Guesses must promise so much more than none: what they gain is less certain than what they cost.
-constexpr double kMargin = 1.02;
+// Passes with guesses must promise so much more than those without: what guesses gain is less
+// certain than what they cost.
+constexpr double kMargin = 0.02;
+// Guesses that are certain are made whatever they were seen to cost, which they show anew.
+constexpr double kMostMinProbability = 0.9;
 // What guesses that only show how things stand may cost, of all time.
 constexpr double kProbeShare = 0.01;
 constexpr int64_t kLeastPatience = 8, kMostLeastPatience = 64, kMostPatience = 256;
@@ -23,12 +27,19 @@ constexpr int64_t kPassesBetweenPlain = 64;
 
 }  // namespace
 
-void DraftRecord::add(int64_t guessed, int64_t right, int64_t least_patience) {
-  if (guessed == 0) {
+void DraftRecord::add(const DraftOutcome& outcome, int64_t least_patience, int64_t pause) {
+  const auto [wanted, given, right] = outcome;
+  const bool was_probe = must_probe();
+  was_asked_ = wanted > 0;
+  if (was_asked_) {
+    asked_ = asked_ * kRecordMemory + static_cast<double>(outcome.asked());
+    given_ = given_ * kRecordMemory + static_cast<double>(given);
+  }
+  if (given == 0) {
     ++passes_without_;
+    if (was_asked_ && was_probe) passes_without_ = patience_ - pause;
     return;
   }
-  const bool was_probe = must_probe();
   passes_without_ = 0;
   if (right > 0) {
     patience_ = least_patience;
@@ -36,19 +47,29 @@ void DraftRecord::add(int64_t guessed, int64_t right, int64_t least_patience) {
     patience_ = std::min(std::max(2 * patience_, least_patience), kMostPatience);
   }
   // Guesses behind the first wrong one say nothing.
-  tried_ = tried_ * kRecordMemory + static_cast<double>(std::min(right + 1, guessed));
+  tried_ = tried_ * kRecordMemory + static_cast<double>(std::min(right + 1, given));
   right_ = right_ * kRecordMemory + static_cast<double>(right);
 }
 
 DraftRecord DraftLengths::begin() const {
   // One wrong guess is enough to tell; without it, none would.
-  return DraftRecord((right_ / tried_ + kUnknownAcceptance) / 2, /*tried=*/1, least_patience());
+  return DraftRecord((right_ / tried_ + kUnknownAcceptance) / 2, (given_ / asked_ + 1) / 2,
+                     least_patience());
 }
 
-void DraftLengths::add_pass(int64_t guesses, double seconds) {
+void DraftLengths::add_pass(const TimedPass& pass) {
+  sequences_ = pass.sequences;
   // A pass that something else on the machine held up says little about the next.
   const Cost expected = cost();
-  if (guesses == 0) {
+  const auto asked = static_cast<double>(pass.asked), given = static_cast<double>(pass.given);
+  if (pass.asked > 0) {
+    double seconds = pass.draft_seconds;
+    if (drafts_ > 2) seconds = std::min(seconds, 2 * asked * expected.draft);
+    drafts_ = drafts_ * kCostMemory + asked;
+    draft_seconds_ = draft_seconds_ * kCostMemory + seconds;
+  }
+  double seconds = pass.verify_seconds;
+  if (pass.given == 0) {
     if (plain_weight_ > 2) seconds = std::min(seconds, 2 * expected.plain);
     plain_weight_ = plain_weight_ * kCostMemory + 1;
     plain_seconds_ = plain_seconds_ * kCostMemory + seconds;
@@ -57,32 +78,41 @@ void DraftLengths::add_pass(int64_t guesses, double seconds) {
     return;
   }
   ++passes_since_plain_;
-  const auto count = static_cast<double>(guesses);
-  if (weight_ > 2) seconds = std::min(seconds, 2 * (expected.pass + count * expected.guess));
+  if (weight_ > 2) seconds = std::min(seconds, 2 * (expected.pass + given * expected.guess));
   for (double* sum : {&weight_, &guesses_, &squares_, &seconds_, &products_}) *sum *= kCostMemory;
   weight_ += 1;
-  guesses_ += count;
-  squares_ += count * count;
+  guesses_ += given;
+  squares_ += given * given;
   seconds_ += seconds;
-  products_ += seconds * count;
+  products_ += seconds * given;
 }
 
-void DraftLengths::add_guesses(DraftRecord& record, int64_t guessed, int64_t right) {
-  record.add(guessed, right, least_patience());
-  if (guessed == 0) return;
-  tried_ = tried_ * kAllRecordsMemory + static_cast<double>(std::min(right + 1, guessed));
+void DraftLengths::add_outcome(DraftRecord& record, const DraftOutcome& outcome) {
+  record.add(outcome, least_patience(), passes_worth(cost().draft));
+  const auto [wanted, given, right] = outcome;
+  if (wanted == 0) return;
+  asked_ = asked_ * kAllRecordsMemory + static_cast<double>(outcome.asked());
+  given_ = given_ * kAllRecordsMemory + static_cast<double>(given);
+  if (given == 0) return;
+  tried_ = tried_ * kAllRecordsMemory + static_cast<double>(std::min(right + 1, given));
   right_ = right_ * kAllRecordsMemory + static_cast<double>(right);
 }
 
 DraftLengths::Cost DraftLengths::cost() const {
-  if (plain_weight_ == 0 && weight_ == 0) return {1, 1, kPriorGuess};
+  Cost cost = verify_cost();
+  if (drafts_ > 0) cost.draft = draft_seconds_ / drafts_;
+  return cost;
+}
+
+DraftLengths::Cost DraftLengths::verify_cost() const {
+  const double unknown = plain_weight_ > 0 ? plain_seconds_ / plain_weight_ : 1;
   if (weight_ == 0) {
-    const double plain = plain_seconds_ / plain_weight_;
-    return {plain, plain, kPriorGuess * plain};
+    const double guess = kPriorGuess * unknown;
+    return {.plain = unknown, .pass = unknown, .guess = guess, .mean_guess = guess};
   }
   const double mean_guesses = guesses_ / weight_, mean_seconds = seconds_ / weight_;
-  const double plain = plain_weight_ > 0 ? plain_seconds_ / plain_weight_
-                                         : mean_seconds / (1 + kPriorGuess * mean_guesses);
+  const double plain =
+      plain_weight_ > 0 ? unknown : mean_seconds / (1 + kPriorGuess * mean_guesses);
   // Least squares of seconds = pass + guesses * guess, drawn towards pass = plain.
   const double believed = (mean_seconds - plain) / mean_guesses;
   const double variance = squares_ - guesses_ * mean_guesses;
@@ -91,14 +121,22 @@ DraftLengths::Cost DraftLengths::cost() const {
   // Timing noise must not make guesses free, nor passes with them faster than without.
   const double least = 0.01 * mean_seconds / (1 + mean_guesses);
   const double bounded = std::clamp(guess, least, std::max(least, believed));
-  return {plain, mean_seconds - bounded * mean_guesses, bounded};
+  return {.plain = plain,
+          .pass = mean_seconds - bounded * mean_guesses,
+          .guess = bounded,
+          .mean_guess = std::max(least, believed)};
+}
+
+int64_t DraftLengths::passes_worth(double seconds) const {
+  const double passes =
+      std::ceil(static_cast<double>(sequences_) * seconds / (cost().plain * kProbeShare));
+  return static_cast<int64_t>(std::min(passes, static_cast<double>(kMostLeastPatience)));
 }
 
 int64_t DraftLengths::least_patience() const {
   const Cost cost = this->cost();
-  const double share = (cost.pass + cost.guess - cost.plain) / cost.plain;
-  return std::clamp(static_cast<int64_t>(std::ceil(share / kProbeShare)), kLeastPatience,
-                    kMostLeastPatience);
+  const double probe = cost.draft + cost.pass + cost.guess - cost.plain;
+  return std::max(passes_worth(probe), kLeastPatience);
 }
 
 bool DraftLengths::must_time_a_plain_pass() const {
@@ -106,39 +144,47 @@ bool DraftLengths::must_time_a_plain_pass() const {
   return plain_passes_ == 0 || passes_since_plain_ >= between;
 }
 
-std::vector<int64_t> DraftLengths::choose(std::span<const DraftRecord* const> records,
-                                          int64_t most) const {
+DraftPlan DraftLengths::choose(std::span<const DraftRecord* const> records, int64_t most) const {
   std::vector<int64_t> lengths(records.size(), 0);
-  if (must_time_a_plain_pass()) return lengths;
+  if (must_time_a_plain_pass()) return {.lengths = std::move(lengths)};
   const Cost cost = this->cost();
   // A guess pays when the tokens expected of it, per second, exceed those of the passes as a whole;
   // these are what the choice makes them, so that it is repeated until they no longer grow
   // (Dinkelbach's method for the maximum of a ratio).
-  double rate = 0;
+  const auto sequences = static_cast<double>(records.size());
+  double rate = 0, with_guesses = 0;  // the latter: the share of passes
   for (bool grows = true; grows;) {
-    double tokens = 0, seconds = cost.pass;
+    double tokens = sequences, seconds = cost.plain, without = 1;
     for (size_t i = 0; i < records.size(); ++i) {
-      const double acceptance = records[i]->acceptance();
-      double expected = acceptance;
-      tokens += 1;
+      const double given = records[i]->given(), right = given * records[i]->acceptance();
+      const double step = cost.draft + given * cost.guess;
+      // That the drafter comes to look for the next guess, and that this becomes a token.
+      double asked = 1, expected = right;
       lengths[i] = 0;
-      while (lengths[i] < most && expected > rate * cost.guess) {
+      while (lengths[i] < most && expected > rate * asked * step) {
         tokens += expected;
-        seconds += cost.guess;
-        expected *= acceptance;
+        seconds += asked * step;
+        asked *= given;
+        expected *= right;
         ++lengths[i];
       }
+      if (lengths[i] > 0) without *= 1 - given;
     }
+    seconds += (1 - without) * (cost.pass - cost.plain);
     grows = tokens / seconds > rate * (1 + 1e-9);
     if (grows) rate = tokens / seconds;
+    with_guesses = 1 - without;
   }
-  if (rate < kMargin * static_cast<double>(records.size()) / cost.plain) {
+  const double plain_rate = sequences / cost.plain;
+  if (rate < (1 + kMargin * with_guesses) * plain_rate) {
     std::ranges::fill(lengths, 0);
+    rate = plain_rate;
   }
   for (size_t i = 0; i < records.size(); ++i) {
     if (lengths[i] == 0 && records[i]->must_probe()) lengths[i] = std::min<int64_t>(1, most);
   }
-  return lengths;
+  return {.lengths = std::move(lengths),
+          .min_probability = std::min(rate * cost.mean_guess, kMostMinProbability)};
 }
 
 }  // namespace mambify

@@ -17,7 +17,10 @@ namespace mambify {
 struct DraftRequest {
   int64_t row = 0;                  // of the engine; tells a drafter with memory which it is
   std::span<const TokenId> tokens;  // all so far
-  int64_t length = 0;               // tokens wanted, at least 1
+  int64_t length = 0;               // most tokens wanted, at least 1
+  // That a guess and all before it in the draft are right, as the drafter sees it: it stops before
+  // a guess of which this is less likely. One that knows no probabilities pays no heed to it.
+  double min_probability = 0;
   // What the next tokens are drawn with. A drafter that draws with the same numbers agrees often.
   SamplingOptions sampling = {};
   uint32_t sequence = 0;

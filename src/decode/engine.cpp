@@ -8,7 +8,7 @@
 #include <utility>
 
 #include "core/error.h"
-#include "decode/stop_strings.h"
+#include "decode/engine_sequence.h"
 #include "kernels/parallel.h"
 
 namespace mambify {
@@ -62,29 +62,6 @@ class Stopwatch {
 };
 
 }  // namespace
-
-// A request in a row.
-struct Engine::Sequence {
-  Sequence(GenerationRequest taken, const Tokenizer* tokenizer)
-      : request(std::move(taken)), stop(request.stop) {
-    if (tokenizer != nullptr && (is_heard() || !request.stop.empty())) decoder.emplace(*tokenizer);
-  }
-
-  // Whether somebody hears the text as it grows.
-  bool is_heard() const { return static_cast<bool>(request.on_text); }
-  void emit(const std::string& certain) {
-    if (certain.empty()) return;
-    result.text += certain;
-    if (request.on_text) request.on_text(certain);
-  }
-
-  GenerationRequest request;
-  GenerationResult result;
-  std::optional<StreamDecoder> decoder;  // where the text is asked for before the sequence ends
-  StopStrings stop;
-  DraftRecord drafts;
-  bool prefilling = true;
-};
 
 Engine::Engine(const Model& model, const Tokenizer* tokenizer, const EngineOptions& options)
     : config_(model.config),
@@ -233,57 +210,22 @@ void Engine::prefill(const std::vector<int64_t>& rows) {
   }
 }
 
-std::vector<int64_t> Engine::draft_lengths(const std::vector<int64_t>& rows) const {
-  if (!options_.adapt_draft_length) return std::vector(rows.size(), options_.draft_length);
-  std::vector<const DraftRecord*> records;
-  for (int64_t r : rows) records.push_back(&rows_[r].sequence->drafts);
-  return draft_lengths_.choose(records, options_.draft_length);
-}
-
-std::vector<Draft> Engine::guess(const std::vector<int64_t>& rows) {
-  std::vector<Draft> guesses(rows.size());
-  if (options_.drafter == nullptr) return guesses;
-  const std::vector<int64_t> lengths = draft_lengths(rows);
-  std::vector<DraftRequest> requests;
-  std::vector<size_t> places;
-  for (size_t i = 0; i < rows.size(); ++i) {
-    const Row& row = rows_[rows[i]];
-    const GenerationRequest& request = row.sequence->request;
-    const auto drawn = static_cast<int64_t>(row.sequence->result.ids.size());
-    const auto tokens = static_cast<int64_t>(row.tokens.size());
-    // No more than could become tokens: one is drawn without any guess.
-    const int64_t length =
-        std::min({lengths[i], request.max_tokens - drawn - 1, options_.context - tokens - 1});
-    if (length < 1) continue;
-    requests.push_back(
-        {.row = rows[i],
-         .tokens = row.tokens,
-         .length = length,
-         .sampling = request.sampling,
-         .sequence = request.sequence,
-         .wants_distributions = samples_by_rejection(options_.acceptance, request.sampling)});
-    places.push_back(i);
-  }
-  std::vector<Draft> drafts = options_.drafter->draft(requests);
-  for (size_t i = 0; i < places.size(); ++i) guesses[places[i]] = std::move(drafts[i]);
-  return guesses;
-}
-
 void Engine::decode(const std::vector<int64_t>& rows) {
   const Stopwatch watch;
-  const std::vector<Draft> guesses = guess(rows);
+  const std::vector<Guess> guesses = guess(rows);
+  const double draft_seconds = watch.seconds();
   std::vector<size_t> first_draws;
   size_t n_draws = 0;
-  for (const Draft& draft : guesses) {
+  for (const Guess& guess : guesses) {
     first_draws.push_back(n_draws);
-    n_draws += draft.tokens.size() + 1;
+    n_draws += guess.draft.tokens.size() + 1;
   }
   std::vector<RowInput> inputs(rows.size());
   std::vector<TokenId> read(n_draws);
   std::vector<GuessedDraw> draws(n_draws);
   for_each_row(rows.size(), [&](size_t i) {
     const std::vector<TokenId>& tokens = rows_[rows[i]].tokens;
-    const std::vector<TokenId>& guess = guesses[i].tokens;
+    const std::vector<TokenId>& guess = guesses[i].draft.tokens;
     const std::span<TokenId> own = std::span(read).subspan(first_draws[i], guess.size() + 1);
     own[0] = tokens.back();
     std::ranges::copy(guess, own.begin() + 1);
@@ -293,17 +235,15 @@ void Engine::decode(const std::vector<int64_t>& rows) {
       GuessedDraw& draw = draws[first_draws[i] + t];
       draw = {.draw = draw_behind(rows[i], tokens.size() + t), .guess = t};
       if (t < guess.size() && samples_by_rejection(options_.acceptance, draw.draw.sampling)) {
-        draw.draft = &guesses[i];
+        draw.draft = &guesses[i].draft;
       }
     }
   });
   const std::vector<TokenId> drawn = read_and_draw(*model_rows_, inputs, draws);
   const double seconds = watch.seconds();
-  draft_lengths_.add_pass(static_cast<int64_t>(draws.size() - rows.size()), seconds);
-
   std::vector<Outcome> outcomes(rows.size());
   const auto take = [&](size_t i) {
-    const std::vector<TokenId>& guess = guesses[i].tokens;
+    const std::vector<TokenId>& guess = guesses[i].draft.tokens;
     const TokenId* next = drawn.data() + first_draws[i];
     Outcome& outcome = outcomes[i];
     outcome.reason = accept(rows[i], next[0]);
@@ -324,11 +264,8 @@ void Engine::decode(const std::vector<int64_t>& rows) {
   } else {
     for_each_row(rows.size(), take);
   }
+  if (options_.drafter != nullptr) add_to_records(rows, guesses, outcomes, draft_seconds, seconds);
   for (size_t i = 0; i < rows.size(); ++i) {
-    if (options_.drafter != nullptr) {
-      draft_lengths_.add_guesses(rows_[rows[i]].sequence->drafts, std::ssize(guesses[i].tokens),
-                                 outcomes[i].right);
-    }
     if (outcomes[i].reason) finish(rows[i], *outcomes[i].reason);
   }
 }

@@ -75,6 +75,10 @@ struct EngineOptions {
   // Guess fewer where that is faster, going by the time that passes take: with
   // Acceptance::distribution other tokens come out of each run.
   bool adapt_draft_length = false;
+  // How likely a guess must be for the drafter to give it: see DraftRequest. Unset: as likely as
+  // pays, where draft lengths are adapted and the likeliest token is taken, else 0: a token that is
+  // drawn with the numbers that the model draws with is right more often than it is likely.
+  std::optional<double> min_draft_probability = {};
   Acceptance acceptance = Acceptance::exact;
   // The model's weights as they are multiplied, where they are; must outlive the engine. Null: the
   // engine packs them as they are, on the CPU.
@@ -136,10 +140,15 @@ class Engine {
   void prefill(const std::vector<int64_t>& rows);
   // Reads the last token of each row and guesses on what follows, and draws what does.
   void decode(const std::vector<int64_t>& rows);
-  // What a drafter guesses for each row; all empty without one.
-  std::vector<Draft> guess(const std::vector<int64_t>& rows);
-  // Most tokens to guess for each row.
-  std::vector<int64_t> draft_lengths(const std::vector<int64_t>& rows) const;
+  // What a drafter guessed for a row, of so many tokens at most.
+  struct Guess {
+    Draft draft;
+    int64_t wanted = 0;
+  };
+  // For each row; all empty without a drafter.
+  std::vector<Guess> guess(const std::vector<int64_t>& rows);
+  // What is to be guessed for each row.
+  DraftPlan plan_drafts(const std::vector<int64_t>& rows) const;
   // How what follows so many tokens of a row is drawn.
   TokenDraw draw_behind(int64_t row, size_t tokens) const;
   // What a pass made of a row's guesses.
@@ -147,6 +156,9 @@ class Engine {
     int64_t right = 0;  // guesses that became tokens
     std::optional<FinishReason> reason;
   };
+  // Notes what became of the guesses and how long a pass took, drafting and all.
+  void add_to_records(const std::vector<int64_t>& rows, const std::vector<Guess>& guesses,
+                      const std::vector<Outcome>& outcomes, double draft_seconds, double seconds);
   // Whether the tokenizer knows a token: a model's output matrix may be padded beyond its
   // vocabulary.
   bool has_text(TokenId token) const;

@@ -9,15 +9,17 @@
 
 #include "core/error.h"
 #include "core/random.h"
+#include "kernels/math.h"
 
 namespace mambify {
 namespace {
 
+// Values side by side, which the compiler turns into vector registers.
+constexpr size_t kLanes = 32;
 constexpr float kLowest = -std::numeric_limits<float>::infinity();
 
-// The largest value, in lanes that the compiler turns into vector registers.
+// The largest value.
 float largest(std::span<const float> values) {
-  constexpr size_t kLanes = 32;
   std::array<float, kLanes> lanes;
   lanes.fill(kLowest);
   size_t i = 0;
@@ -122,6 +124,21 @@ TokenId greedy_token(std::span<const float> logits) {
     throw Error("the model's logits hold no number to choose a token by");
   }
   return static_cast<TokenId>(found - logits.begin());
+}
+
+double likeliest_probability(std::span<const float> logits) {
+  const float best = largest(logits);
+  std::array<float, kLanes> lanes{};
+  size_t i = 0;
+  for (; i + kLanes <= logits.size(); i += kLanes) {
+    for (size_t lane = 0; lane < kLanes; ++lane) {
+      lanes[lane] += kernels::fast_exp(logits[i + lane] - best);
+    }
+  }
+  float total = 0;
+  for (const float sum : lanes) total += sum;
+  for (; i < logits.size(); ++i) total += kernels::fast_exp(logits[i] - best);
+  return 1 / static_cast<double>(total);
 }
 
 std::vector<Candidate> filter_logits(std::span<const float> logits, const SamplingOptions& options,

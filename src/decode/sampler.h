@@ -31,6 +31,9 @@ struct Candidate {
 // The largest logit's token, of equal ones the lowest id. Throws Error when none is a number.
 TokenId greedy_token(std::span<const float> logits);
 
+// How probable the likeliest token is at temperature 1, without filters.
+double likeliest_probability(std::span<const float> logits);
+
 // Below, `tokens` tells what each logit is of where they are not of all tokens: ascending ids;
 // empty: logit i is token i's. Tokens without a logit are as if theirs were -infinity.
 

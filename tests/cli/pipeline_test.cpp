@@ -229,6 +229,10 @@ TEST_F(Pipeline, DraftOptionsThatMakeNoSenseAreUsageErrors) {
         {"--draft", "ngram", "--accept", "often"},
         {"--draft", "ngram", "--draft-weights", "int3"},
         {"--draft", "ngram", "--draft-vocabulary", "all"},
+        {"--draft", "ngram", "--draft-min-p", "0.5"},
+        {"--draft", path("student"), "--draft-min-p", "1.5"},
+        {"--draft", path("student"), "--draft-min-p", "often"},
+        {"--draft-min-p", "0.5"},
         {"--draft-vocabulary", "all"},
         {"--draft-length", "3"},
         {"--accept", "distribution"}}) {

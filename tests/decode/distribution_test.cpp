@@ -66,15 +66,18 @@ void expect_behind(const Model& target, const SamplingOptions& sampling,
 struct Observed {
   Counts counts;
   double acceptance = 0;
+  double drafted = 0;  // guesses of each sequence
 };
 
-Observed observe(const Model& target, Drafter& drafter, const SamplingOptions& sampling) {
+Observed observe(const Model& target, Drafter& drafter, const SamplingOptions& sampling,
+                 double min_probability) {
   Engine engine(target, /*tokenizer=*/nullptr,
                 {.rows = kRows,
                  .context = 1 + kTokens,
                  .min_prefill = kRows,
                  .drafter = &drafter,
                  .draft_length = kGuesses,
+                 .min_draft_probability = min_probability,
                  .acceptance = Acceptance::distribution});
   Observed observed;
   double drafted = 0, accepted = 0;
@@ -93,6 +96,7 @@ Observed observe(const Model& target, Drafter& drafter, const SamplingOptions& s
   }
   engine.run();
   observed.acceptance = accepted / drafted;
+  observed.drafted = drafted / kSequences;
   return observed;
 }
 
@@ -126,19 +130,22 @@ Model undecided_model(uint64_t seed) {
   return model;
 }
 
-// least: share of the guesses that are accepted; at most 0.8 are.
-void expect_the_targets(Drafter& drafter, const SamplingOptions& sampling, double least) {
+// least: share of the guesses that are accepted; at most 0.8 are. Returns how many guesses there
+// were of each sequence.
+double expect_the_targets(Drafter& drafter, const SamplingOptions& sampling, double least,
+                          double min_probability = 0) {
   // Attention and Mamba-2 layers.
   const Model target = convert(undecided_model(1), {.attention_layers = {1}});
   Counts expected;
   expect_behind(target, sampling, {kPrompt}, kSequences, expected);
-  const Observed observed = observe(target, drafter, sampling);
+  const Observed observed = observe(target, drafter, sampling, min_probability);
   for (const auto& [tokens, count] : observed.counts) {
-    ASSERT_TRUE(expected.contains(tokens)) << count << " sequences that the filters rule out";
+    EXPECT_TRUE(expected.contains(tokens)) << count << " sequences that the filters rule out";
   }
   EXPECT_GT(observed.acceptance, least);
   EXPECT_LT(observed.acceptance, 0.8);
   EXPECT_LT(deviation(observed.counts, expected), 3.09);
+  return observed.drafted;
 }
 
 class Distribution : public ::testing::TestWithParam<Filter> {};
@@ -147,6 +154,15 @@ TEST_P(Distribution, IsTheTargetsWithAModelsGuesses) {
   const Model draft = undecided_model(2);
   const auto drafter = model_drafter(draft, kRows, 1 + kTokens, kGuesses);
   expect_the_targets(*drafter, GetParam().sampling, 0.2);
+}
+
+// Drafts of two tokens, of one, and of none.
+TEST_P(Distribution, IsTheTargetsWithGuessesThatADraftIsCertainOf) {
+  const Model draft = undecided_model(5);
+  const auto drafter = model_drafter(draft, kRows, 1 + kTokens, kGuesses);
+  const double drafted = expect_the_targets(*drafter, GetParam().sampling, 0.2, 0.3);
+  EXPECT_GT(drafted, 0.3);
+  EXPECT_LT(drafted, 1.7);  // where it never stops, 2 or more
 }
 
 // Tokens outside the set are not guessed and have their share of what is drawn all the same.

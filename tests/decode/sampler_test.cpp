@@ -143,6 +143,18 @@ TEST(Sampler, DrawIsTheArgmaxOfLogitsPlusGumbelNoise) {
 
 // With and without filters, and where some of those are beside each other in fours and some are
 // not.
+TEST(Sampler, TheLikeliestTokensProbabilityIsThatOfASoftmax) {
+  for (const size_t count : {1, 31, 32, 33, 1000, 8192}) {
+    std::vector<float> logits = random_logits(count, count);
+    logits[count / 2] = -std::numeric_limits<float>::infinity();
+    if (count == 1) logits[0] = 3;
+    double total = 0;
+    for (const float logit : logits) total += std::exp(static_cast<double>(logit));
+    const double expected = std::exp(std::ranges::max(logits)) / total;
+    EXPECT_NEAR(likeliest_probability(logits), expected, 1e-5 * expected) << count;
+  }
+}
+
 TEST(Sampler, LogitsOfSomeTokensAreAsIfTheOthersWereImpossible) {
   const std::vector<float> all = random_logits(1003, 21);
   std::vector<float> some, rest_impossible(all.size(), -std::numeric_limits<float>::infinity());

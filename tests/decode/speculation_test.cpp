@@ -284,15 +284,34 @@ class HeardDrafter : public Drafter {
     std::vector<Draft> drafts = drafter_.draft(requests);
     for (const Draft& draft : drafts) {
       guesses.insert(guesses.end(), draft.tokens.begin(), draft.tokens.end());
+      empty += draft.tokens.empty();
     }
     return drafts;
   }
 
   std::vector<TokenId> guesses;
+  int64_t empty = 0;  // drafts
 
  private:
   Drafter& drafter_;
 };
+
+// The model drafts for itself, surer of everything than it is, and stops where it is not certain:
+// before the first guess, too.
+TEST_P(Speculation, GuessesThatADraftIsCertainOfChangeNoBit) {
+  Model sure = clone(model_);
+  sure.final_norm = sure.final_norm * 8;
+  const PackedWeights packed(sure, WeightFormat::native, device());
+  const auto drafter = model_drafter(sure, 8, product().context, 5, &packed);
+  HeardDrafter heard(*drafter);
+  for (const double bound : {0.3, 0.95}) {
+    EngineOptions stopping = options(8, &heard, 5);
+    stopping.min_draft_probability = bound;
+    ASSERT_NO_FATAL_FAILURE(expect_same(stopping, 0));
+  }
+  EXPECT_FALSE(heard.guesses.empty());
+  EXPECT_GT(heard.empty, 0);
+}
 
 // The model drafts for itself with the output matrix of some of its tokens only: right wherever one
 // of these is drawn, since a token's random numbers are its own.
