@@ -29,7 +29,7 @@ struct Streams {
   static constexpr int kXVectors = kSource == Source::streamed ? kParts * kRowTiles : 0;
   static constexpr int kStep = 32 * (kWeightVectors + kXVectors);  // from a stage to the next
   // Chunks on their way to a warp. A block of few rows leaves room for the next kernel's.
-  static constexpr int kMostBytes = kRowTiles == 1 ? 84 << 10 : 192 << 10;
+  static constexpr int kMostBytes = (kRowTiles > 1 ? 192 : kXVectors > 0 ? 132 : 84) << 10;
   static constexpr int kFitting = kMostBytes / (kWarps * kStep * 16);
   static constexpr int kStages = kFitting < 2 ? 2 : kFitting > 6 ? 6 : kFitting;
   static constexpr int kBytes = kWarps * kStages * kStep * 16;
