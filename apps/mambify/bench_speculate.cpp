@@ -97,15 +97,14 @@ Speed median_of(const std::vector<Speed>& runs) {
           .accepted = middle(&Speed::accepted)};
 }
 
-// A draft model, by default in the format that `generate` gives it.
+// A draft model, in the format that `generate` gives it by default.
 struct DraftModel {
   DraftModel(const BenchSpeculateOptions& options, const ModelConfig& target)
       : model(bench_model(options.draft.ends_with(".toml")
                               ? BenchModelOptions{.model = "", .shape = options.draft}
                               : BenchModelOptions{.model = options.draft, .shape = ""},
                           options.common)),
-        packed(
-            pack_weights(model, cuda_device(options.common) ? "native" : "int8", options.common)) {
+        packed(pack_weights(model, default_draft_weights(options.common), options.common)) {
     if (model.config.vocab_size != target.vocab_size) {
       throw Error("{}: a vocabulary of {} tokens, that of the model has {}", options.draft,
                   model.config.vocab_size, target.vocab_size);

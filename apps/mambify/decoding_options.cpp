@@ -96,6 +96,10 @@ void add_draft_options(CLI::App& verb, DraftOptions& options) {
       ->needs(draft);
 }
 
+std::string default_draft_weights(const CommonOptions& common) {
+  return cuda_device(common) ? "native" : "int8";
+}
+
 namespace {
 
 // The file to read, or nothing where a draft guesses among all tokens.
@@ -142,10 +146,8 @@ LoadedDrafter::LoadedDrafter(const DraftOptions& options, const CommonOptions& c
     vocabulary_ = read_draft_vocabulary(file, model_->config.vocab_size);
     keep_outputs(*model_, vocabulary_);
   }
-  const std::string format = !options.weights.empty() ? options.weights
-                             : on_cpu                 ? "int8"
-                                                      : "native";
-  packed_.emplace(pack_weights(*model_, format, common));
+  packed_.emplace(pack_weights(
+      *model_, options.weights.empty() ? default_draft_weights(common) : options.weights, common));
 }
 
 void LoadedDrafter::attach_to(EngineOptions& engine) {

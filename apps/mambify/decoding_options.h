@@ -45,7 +45,7 @@ struct DraftOptions {
   std::string length = "auto";  // or how many tokens
   std::string min_p = "auto";   // or a probability
   std::string accept = "exact";
-  std::string weights;     // nothing: int8 on the CPU, native on a CUDA device
+  std::string weights;     // nothing: default_draft_weights
   std::string vocabulary;  // a file, "all" or nothing: the draft's own, if its folder has one
 
   bool adapts() const { return length == "auto"; }
@@ -57,6 +57,8 @@ struct DraftOptions {
 };
 // --draft, --draft-length, --draft-min-p, --draft-weights, --draft-vocabulary, --accept
 void add_draft_options(CLI::App& verb, DraftOptions& options);
+// The format of a draft model's weights, which --draft-weights changes.
+std::string default_draft_weights(const CommonOptions& common);
 
 // What an engine drafts with, and the model behind it if there is one.
 class LoadedDrafter {

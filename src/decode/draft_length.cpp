@@ -54,7 +54,7 @@ void DraftRecord::add(const DraftOutcome& outcome, int64_t least_patience, int64
 DraftRecord DraftLengths::begin() const {
   // One wrong guess is enough to tell; without it, none would.
   return DraftRecord((right_ / tried_ + kUnknownAcceptance) / 2, (given_ / asked_ + 1) / 2,
-                     least_patience());
+                     least_patience(cost()));
 }
 
 void DraftLengths::add_pass(const TimedPass& pass) {
@@ -88,7 +88,8 @@ void DraftLengths::add_pass(const TimedPass& pass) {
 }
 
 void DraftLengths::add_outcome(DraftRecord& record, const DraftOutcome& outcome) {
-  record.add(outcome, least_patience(), passes_worth(cost().draft));
+  const Cost cost = this->cost();
+  record.add(outcome, least_patience(cost), passes_worth(cost.draft, cost));
   const auto [wanted, given, right] = outcome;
   if (wanted == 0) return;
   asked_ = asked_ * kAllRecordsMemory + static_cast<double>(outcome.asked());
@@ -127,16 +128,15 @@ DraftLengths::Cost DraftLengths::verify_cost() const {
           .mean_guess = std::max(least, believed)};
 }
 
-int64_t DraftLengths::passes_worth(double seconds) const {
+int64_t DraftLengths::passes_worth(double seconds, const Cost& cost) const {
   const double passes =
-      std::ceil(static_cast<double>(sequences_) * seconds / (cost().plain * kProbeShare));
+      std::ceil(static_cast<double>(sequences_) * seconds / (cost.plain * kProbeShare));
   return static_cast<int64_t>(std::min(passes, static_cast<double>(kMostLeastPatience)));
 }
 
-int64_t DraftLengths::least_patience() const {
-  const Cost cost = this->cost();
+int64_t DraftLengths::least_patience(const Cost& cost) const {
   const double probe = cost.draft + cost.pass + cost.guess - cost.plain;
-  return std::max(passes_worth(probe), kLeastPatience);
+  return std::max(passes_worth(probe, cost), kLeastPatience);
 }
 
 bool DraftLengths::must_time_a_plain_pass() const {

@@ -81,8 +81,8 @@ class DraftLengths {
   Cost cost() const;
   Cost verify_cost() const;
   // Passes of which an attempt on each sequence that takes so long is little.
-  int64_t passes_worth(double seconds) const;
-  int64_t least_patience() const;
+  int64_t passes_worth(double seconds, const Cost& cost) const;
+  int64_t least_patience(const Cost& cost) const;
   bool must_time_a_plain_pass() const;
 
   int64_t sequences_ = 1;  // of the last pass

@@ -355,6 +355,13 @@ int64_t staged_bytes_of(int64_t rows, int64_t inputs) {
   const int64_t bytes = rows * staged_stride<T>(inputs) * static_cast<int64_t>(sizeof(T));
   return rows <= kMostStagedRows && bytes <= kMostStagedBytes ? bytes : 0;
 }
+template <typename T>
+int64_t staged_bytes_of(const PassLinearParams<T>& p) {
+  const int64_t bytes = staged_bytes_of<T>(p.rows, p.inputs);
+  require((p.norm == nullptr && p.conv_weight == nullptr) || bytes > 0,
+          "pass_linear: no norm or convolution of so many rows or of these inputs");
+  return bytes;
+}
 
 }  // namespace
 
@@ -369,10 +376,7 @@ template <>
 void pass_linear_cuda(const PassLinearParams<Bf16>& p, CudaStream stream) {
   check(p);
   if (takes_convolved(p)) return convolved_cuda(p, stream);
-  const int64_t staged = staged_bytes_of<Bf16>(p.rows, p.inputs);
-  require((p.norm == nullptr && p.conv_weight == nullptr) || staged > 0,
-          "pass_linear: too many rows or inputs for a norm or a convolution, or inputs that end "
-          "within a vector");
+  const int64_t staged = staged_bytes_of(p);
   if (p.conv_weight != nullptr) return start_bf16<1, 1, Source::convolved>(p, staged, stream);
   if (staged > 0 && p.rows == 1) return start_bf16<1, 1, Source::row>(p, staged, stream);
   if (staged > 0) return start_bf16<1, 1, Source::rows>(p, staged, stream);
@@ -386,10 +390,7 @@ void pass_linear_cuda(const PassLinearParams<Bf16>& p, CudaStream stream) {
 template <>
 void pass_linear_cuda(const PassLinearParams<float>& p, CudaStream stream) {
   check(p);
-  const int64_t staged = staged_bytes_of<float>(p.rows, p.inputs);
-  require((p.norm == nullptr && p.conv_weight == nullptr) || staged > 0,
-          "pass_linear: too many rows or inputs for a norm or a convolution, or inputs that end "
-          "within a vector");
+  const int64_t staged = staged_bytes_of(p);
   if (p.rows == 1) return start_fp32<1>(p, staged, stream);
   if (p.rows == 2) return start_fp32<2>(p, staged, stream);
   if (p.rows <= 4) return start_fp32<4>(p, staged, stream);
