@@ -25,10 +25,11 @@ T stored(float x) {
 struct Shape {
   int64_t inputs, outputs;
 };
-// Among them outputs that are no whole tile, and inputs of which a thread stages several vectors.
-constexpr Shape kShapes[] = {{16, 24},   {36, 40},    {64, 16},     {264, 7},
-                             {576, 960}, {1536, 576}, {160, 5120},  {5120, 192},
-                             {8200, 24}, {768, 1003}, {2560, 10240}};
+// Among them outputs that are no whole tile, inputs of which a thread stages several vectors, and,
+// on devices of about 132 multiprocessors, units of a tile and half of another or a part of it.
+constexpr Shape kShapes[] = {{16, 24},    {36, 40},     {64, 16},     {264, 7},   {576, 960},
+                             {1536, 576}, {160, 5120},  {5120, 192},  {8200, 24}, {768, 1003},
+                             {768, 3072}, {1024, 2570}, {2560, 10240}};
 
 enum class Around { nothing, norm, residual, gate };
 

@@ -1,11 +1,8 @@
-// Every multiprocessor has one block, which streams the weights of its outputs through shared
-// memory, several kilobytes ahead: the first of them before the kernel that computes x has ended.
-// Some warps share a tile of outputs: each takes every so many-th chunk of the inputs, and their
-// sums are added in the order of the warps. How many is a function of the number of inputs, so that
-// every sum has one order, whatever the number of rows.
+// Which kernel computes a product, and those of some dozens of rows and of fp32.
 #include <algorithm>
 
 #include "kernels/pass_linear/convolved.h"
+#include "kernels/pass_linear/few_rows.h"
 #include "kernels/pass_linear/many_rows.h"
 #include "kernels/pass_linear/tile.cuh"
 
@@ -14,22 +11,18 @@ namespace {
 
 using namespace linear;
 
-constexpr int64_t kMostStagedBytes = 96 << 10;
-
-// Tensor cores. A tile is 16 rows of the weight: 16 outputs, or the gate's and the up matrix' rows
-// of 8. A thread reads 16 neighbouring bytes of two rows of a tile; that these are not the inputs
-// that the instruction calls its own does not matter, since it takes the same ones of x.
-//
-// kTiles: that a warp computes at once; kRowTiles: 8 rows of x each.
-template <int kTiles, int kRowTiles, Source kSource>
+// As few_rows.cu, but that chunks of x come as those of the weights do, and that a unit is kTiles
+// whole tiles: 16 outputs each, or the gate's and the up matrix' rows of 8. kRowTiles: 8 rows of x
+// each.
+template <int kTiles, int kRowTiles>
 struct Streams {
   // Vectors of 32 inputs of the four threads of a row, in a chunk.
   static constexpr int kParts = kChunk / 32;
   static constexpr int kWeightVectors = 4 * kTiles;  // of a thread, 16 bytes each
-  static constexpr int kXVectors = kSource == Source::streamed ? kParts * kRowTiles : 0;
+  static constexpr int kXVectors = kParts * kRowTiles;
   static constexpr int kStep = 32 * (kWeightVectors + kXVectors);  // from a stage to the next
-  // Chunks on their way to a warp. A block of few rows leaves room for the next kernel's.
-  static constexpr int kMostBytes = (kRowTiles > 1 ? 192 : kXVectors > 0 ? 132 : 84) << 10;
+  // Chunks on their way to a warp.
+  static constexpr int kMostBytes = 192 << 10;
   static constexpr int kFitting = kMostBytes / (kWarps * kStep * 16);
   static constexpr int kStages = kFitting < 2 ? 2 : kFitting > 6 ? 6 : kFitting;
   static constexpr int kBytes = kWarps * kStages * kStep * 16;
@@ -38,17 +31,12 @@ struct Streams {
   static constexpr int kPartialBytes = 2 * kWarps * kPartial * 4;
 };
 
-// The kernels of a layer should fit into the instruction cache together, where one too many costs
-// two or three microseconds a layer: loops whose bodies need not overlap are not unrolled, and what
-// a source of x does not need is not in its kernel.
-template <int kTiles, int kRowTiles, Source kSource>
+template <int kTiles, int kRowTiles>
 __global__ void __launch_bounds__(kThreads, 1)
     linear_bf16(PassLinearParams<Bf16> p, int split, int units) {
-  using Sizes = Streams<kTiles, kRowTiles, kSource>;
-  constexpr bool kStaged = kSource != Source::streamed;
+  using Sizes = Streams<kTiles, kRowTiles>;
   constexpr int kStages = Sizes::kStages, kParts = Sizes::kParts;
   extern __shared__ uint4 shared[];
-  __shared__ Squares squares;
   __shared__ int places[kRowTiles * 8];  // of rows in y
   start_successor();
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
@@ -88,17 +76,15 @@ __global__ void __launch_bounds__(kThreads, 1)
   };
   const Bf16* x[kRowTiles];
   const auto request_x = [&](int slot, int chunk) {
-    if constexpr (!kStaged) {
-      uint4* to = stages + slot * Sizes::kStep + Sizes::kWeightVectors * 32;
+    uint4* to = stages + slot * Sizes::kStep + Sizes::kWeightVectors * 32;
 #pragma unroll
-      for (int n = 0; n < kRowTiles; ++n) {
-        if (x[n] == nullptr) continue;
+    for (int n = 0; n < kRowTiles; ++n) {
+      if (x[n] == nullptr) continue;
 #pragma unroll
-        for (int v = 0; v < kParts; ++v) {
-          const int k = input_of(chunk) + v * 32;
-          if (k >= width) continue;
-          copy_async(to + (n * kParts + v) * 32, x[n] + k, min(16, (inputs - k) * 2));
-        }
+      for (int v = 0; v < kParts; ++v) {
+        const int k = input_of(chunk) + v * 32;
+        if (k >= width) continue;
+        copy_async(to + (n * kParts + v) * 32, x[n] + k, min(16, (inputs - k) * 2));
       }
     }
   };
@@ -118,8 +104,6 @@ __global__ void __launch_bounds__(kThreads, 1)
     if (is_inside(next)) request_weights(slot, next.unit, next.chunk);
     advance(next);
   }
-  uint4 norm_weight[kNormVectors];
-  if constexpr (kStaged) load_norm(p, norm_weight);
 #pragma unroll
   for (int n = 0; n < kRowTiles; ++n) {
     const int row = first_row + n * 8 + row_in_tile;
@@ -130,13 +114,7 @@ __global__ void __launch_bounds__(kThreads, 1)
     places[i] = p.scatter && row < rows ? p.tokens[row].place : row;
   }
   wait_for_predecessor();
-  Bf16* staged = reinterpret_cast<Bf16*>(shared + (Sizes::kBytes + Sizes::kPartialBytes) / 16);
-  if constexpr (kStaged) {
-    stage<kSource>(p, norm_weight, staged, squares);
-    x[0] = row_in_tile < rows ? staged + row_in_tile * staged_stride<Bf16>(p.inputs) : nullptr;
-  } else {
-    __syncthreads();
-  }
+  __syncthreads();
   Place asked{first_unit, 0};
 #pragma unroll 1
   for (int slot = 0; slot < kStages; ++slot) {
@@ -173,14 +151,11 @@ __global__ void __launch_bounds__(kThreads, 1)
         for (int n = 0; n < kRowTiles; ++n) {
           uint4 b = none;
           if (x[n] != nullptr && k < width) {
-            b = kStaged ? *reinterpret_cast<const uint4*>(x[n] + k)
-                        : from[(Sizes::kWeightVectors + n * kParts + v) * 32];
+            b = from[(Sizes::kWeightVectors + n * kParts + v) * 32];
           }
 #pragma unroll
           for (int tile = 0; tile < kTiles; ++tile) {
-            const uint4 s = top[tile], t = bottom[tile];
-            multiply_tensor(sums[tile][n], s.x, t.x, s.y, t.y, b.x, b.y);
-            multiply_tensor(sums[tile][n], s.z, t.z, s.w, t.w, b.z, b.w);
+            multiply_vectors(sums[tile][n], top[tile], bottom[tile], b);
           }
         }
       }
@@ -222,7 +197,7 @@ __global__ void __launch_bounds__(kThreads, 1)
         }
         const int row = first_row + column;
         const bool is_early = tile == 0 && i == begin;
-        finish(p, places[column], at, scale_of(p, squares, row), sum, up,
+        finish(p, places[column], at, p.scales != nullptr ? p.scales[row] : 1.0f, sum, up,
                is_early ? residual : residual_of(p, row, at));
       }
     }
@@ -313,18 +288,15 @@ void start(Kernel kernel, dim3 grid, int64_t bytes, CudaStream stream, Arguments
   launch(kernel, grid, dim3(kThreads), static_cast<size_t>(bytes), stream, arguments...);
 }
 
-template <int kTiles, int kRowTiles, Source kSource>
-void start_bf16(const PassLinearParams<Bf16>& p, int64_t staged_bytes, CudaStream stream) {
-  using Sizes = Streams<kTiles, kRowTiles, kSource>;
+template <int kTiles, int kRowTiles>
+void start_bf16(const PassLinearParams<Bf16>& p, CudaStream stream) {
+  using Sizes = Streams<kTiles, kRowTiles>;
   const int split = split_of(p.inputs);
   const auto units = static_cast<int>(divide_up(p.outputs, (p.gated ? 8 : 16) * kTiles));
   const dim3 grid(static_cast<unsigned>(std::min<int64_t>(units, multiprocessors())),
                   static_cast<unsigned>(divide_up(p.rows, kRowTiles * 8)));
-  int64_t bytes = Sizes::kBytes + Sizes::kPartialBytes + staged_bytes;
-  // Two blocks on one multiprocessor would leave another without any: it may be free while others
-  // still run the kernel before. A block of more than half the memory is alone.
-  if (kSource != Source::streamed) bytes = std::max(bytes, multiprocessor_shared_bytes() / 2);
-  start(linear_bf16<kTiles, kRowTiles, kSource>, grid, bytes, stream, p, split, units);
+  start(linear_bf16<kTiles, kRowTiles>, grid, Sizes::kBytes + Sizes::kPartialBytes, stream, p,
+        split, units);
 }
 
 template <int kRows>
@@ -346,21 +318,9 @@ void check(const PassLinearParams<T>& p) {
   require(p.rows >= 1 && p.inputs >= 1 && p.outputs >= 1, "pass_linear: an empty product");
   require(aligned(p.weight, padded(p.inputs)) && aligned(p.x, p.x_stride),
           "pass_linear: rows are not aligned to 16 bytes");
-}
-
-// Of x in shared memory; 0 when the rows are too many for it, or end within a vector.
-template <typename T>
-int64_t staged_bytes_of(int64_t rows, int64_t inputs) {
-  if (inputs != padded(inputs)) return 0;
-  const int64_t bytes = rows * staged_stride<T>(inputs) * static_cast<int64_t>(sizeof(T));
-  return rows <= kMostStagedRows && bytes <= kMostStagedBytes ? bytes : 0;
-}
-template <typename T>
-int64_t staged_bytes_of(const PassLinearParams<T>& p) {
-  const int64_t bytes = staged_bytes_of<T>(p.rows, p.inputs);
-  require((p.norm == nullptr && p.conv_weight == nullptr) || bytes > 0,
+  require((p.norm == nullptr && p.conv_weight == nullptr) ||
+              pass_linear_takes_norm<T>(p.rows, p.inputs),
           "pass_linear: no norm or convolution of so many rows or of these inputs");
-  return bytes;
 }
 
 }  // namespace
@@ -376,21 +336,17 @@ template <>
 void pass_linear_cuda(const PassLinearParams<Bf16>& p, CudaStream stream) {
   check(p);
   if (takes_convolved(p)) return convolved_cuda(p, stream);
-  const int64_t staged = staged_bytes_of(p);
-  if (p.conv_weight != nullptr) return start_bf16<1, 1, Source::convolved>(p, staged, stream);
-  if (staged > 0 && p.rows == 1) return start_bf16<1, 1, Source::row>(p, staged, stream);
-  if (staged > 0) return start_bf16<1, 1, Source::rows>(p, staged, stream);
-  if (p.rows <= 8) return start_bf16<1, 1, Source::streamed>(p, 0, stream);
-  if (p.rows <= 16) return start_bf16<2, 2, Source::streamed>(p, 0, stream);
-  if (p.rows <= 32) return start_bf16<2, 4, Source::streamed>(p, 0, stream);
+  if (p.rows <= kMostFewRows) return few_rows_cuda(p, stream);
+  if (p.rows <= 16) return start_bf16<2, 2>(p, stream);
+  if (p.rows <= 32) return start_bf16<2, 4>(p, stream);
   if (takes_many_rows(p)) return many_rows_cuda(p, stream);
-  start_bf16<1, 8, Source::streamed>(p, 0, stream);
+  start_bf16<1, 8>(p, stream);
 }
 
 template <>
 void pass_linear_cuda(const PassLinearParams<float>& p, CudaStream stream) {
   check(p);
-  const int64_t staged = staged_bytes_of(p);
+  const int64_t staged = staged_bytes_of<float>(p.rows, p.inputs);
   if (p.rows == 1) return start_fp32<1>(p, staged, stream);
   if (p.rows == 2) return start_fp32<2>(p, staged, stream);
   if (p.rows <= 4) return start_fp32<4>(p, staged, stream);

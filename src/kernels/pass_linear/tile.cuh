@@ -27,6 +27,14 @@ __host__ __device__ constexpr int64_t staged_stride(int64_t inputs) {
   return padded(inputs) + (sizeof(T) == 2 ? 32 : 0);
 }
 
+// Of x in shared memory; 0 when the rows are too many for it, or end within a vector.
+template <typename T>
+int64_t staged_bytes_of(int64_t rows, int64_t inputs) {
+  constexpr int64_t kMost = 96 << 10;
+  const int64_t bytes = rows * staged_stride<T>(inputs) * static_cast<int64_t>(sizeof(T));
+  return inputs == padded(inputs) && rows <= kMostStagedRows && bytes <= kMost ? bytes : 0;
+}
+
 __device__ inline void multiply_tensor(float (&sum)[4], uint32_t a0, uint32_t a1, uint32_t a2,
                                        uint32_t a3, uint32_t b0, uint32_t b1) {
   asm volatile(
@@ -110,67 +118,45 @@ __device__ inline void stage_convolved(const PassLinearParams<T>& p, int row, T*
 }
 
 // The rows of x, times the norm's weight if there is one, to shared memory; by all threads, each
-// with kVectors loads of a row on their way, because behind a stream of weights one takes most of a
-// microsecond. kRows: at most.
-template <int kRows, int kVectors, typename T>
+// with all its copies on their way at once, because behind a stream of weights one takes most of a
+// microsecond. A thread norms what it has copied.
+template <typename T>
 __device__ inline void stage_rows(const PassLinearParams<T>& p,
                                   const uint4 (&norm_weight)[kNormVectors], T* staged,
                                   Squares& squares) {
-  constexpr int kSize = Vector<T>::kSize;
+  constexpr int kSize = Vector<T>::kSize, kStep = kThreads * kSize;
   const int rows = static_cast<int>(p.rows), inputs = static_cast<int>(p.inputs);
   const int stride = static_cast<int>(staged_stride<T>(p.inputs));
-  const auto load = [](const T* row, int k) { return *reinterpret_cast<const uint4*>(row + k); };
-  const T* from[kRows];
-#pragma unroll
-  for (int row = 0; row < kRows; ++row) from[row] = row_of_x(p, row < rows ? row : 0);
-  float sums[kRows] = {};
+  const int first = static_cast<int>(threadIdx.x) * kSize;
 #pragma unroll 1
-  for (int first = 0; first * kThreads * kSize < inputs; first += kVectors) {
-    const auto input_of = [&](int i) {
-      return (static_cast<int>(threadIdx.x) + (first + i) * kThreads) * kSize;
-    };
-    uint4 x[kVectors][kRows];
-#pragma unroll
-    for (int i = 0; i < kVectors; ++i) {
-      const int k = input_of(i);
-#pragma unroll
-      for (int row = 0; row < kRows; ++row) {
-        if (row < rows && k < inputs) x[i][row] = load(from[row], k);
-      }
-    }
-#pragma unroll
-    for (int i = 0; i < kVectors; ++i) {
-      const int k = input_of(i);
-      if (k >= inputs) break;
-      uint4 weight{};
-      if (p.norm != nullptr) {
-        weight = first + i == 0   ? norm_weight[0]
-                 : first + i == 1 ? norm_weight[1]
-                                  : load(p.norm, k);
-      }
-#pragma unroll
-      for (int row = 0; row < kRows; ++row) {
-        if (row >= rows) continue;
-        if (p.norm != nullptr) {
-          sums[row] = add_squares<T>(x[i][row], sums[row]);
-          x[i][row] = weighted<T>(x[i][row], weight);
-        }
-        *reinterpret_cast<uint4*>(staged + row * stride + k) = x[i][row];
-      }
-    }
+  for (int row = 0; row < rows; ++row) {
+    const T* from = row_of_x(p, row);
+#pragma unroll 1
+    for (int k = first; k < inputs; k += kStep) copy_async(staged + row * stride + k, from + k);
   }
+  end_copy_group();
+  await_copies<0>();
   if (p.norm == nullptr) return;
-#pragma unroll
-  for (int row = 0; row < kRows; ++row) {
-    if (row >= rows) continue;
-    const float sum = warp_sum(sums[row]);
+#pragma unroll 1
+  for (int row = 0; row < rows; ++row) {
+    float sum = 0;
+#pragma unroll 1
+    for (int k = first; k < inputs; k += kStep) {
+      const uint4 weight = k < kStep       ? norm_weight[0]
+                           : k < 2 * kStep ? norm_weight[1]
+                                           : *reinterpret_cast<const uint4*>(p.norm + k);
+      uint4* x = reinterpret_cast<uint4*>(staged + row * stride + k);
+      sum = add_squares<T>(*x, sum);
+      *x = weighted<T>(*x, weight);
+    }
+    sum = warp_sum(sum);
     if (threadIdx.x % 32 == 0) squares[threadIdx.x / 32][row] = sum;
   }
 }
 
-// Where a kernel has x: in shared memory, one row or more, perhaps convolved on its way there; or
-// in chunks that come as the weights do.
-enum class Source { row, rows, convolved, streamed };
+// Where a kernel has x: in shared memory, perhaps convolved on its way there; or in chunks that
+// come as the weights do.
+enum class Source { rows, convolved, streamed };
 
 // What the product takes of x, to shared memory; by all threads.
 template <Source kSource, typename T>
@@ -179,10 +165,8 @@ __device__ inline void stage(const PassLinearParams<T>& p, const uint4 (&norm_we
   if constexpr (kSource == Source::convolved) {
     const int64_t stride = staged_stride<T>(p.inputs);
     for (int row = 0; row < p.rows; ++row) stage_convolved(p, row, staged + row * stride);
-  } else if constexpr (kSource == Source::row) {
-    stage_rows<1, 4>(p, norm_weight, staged, squares);
   } else {
-    stage_rows<kMostStagedRows, 1>(p, norm_weight, staged, squares);
+    stage_rows(p, norm_weight, staged, squares);
   }
   sync_threads<kThreads>();
 }
