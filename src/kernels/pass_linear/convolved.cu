@@ -13,8 +13,7 @@ constexpr int kOutputs = 16;  // of a tile, which a cluster has
 constexpr int kSize = 8;      // elements of a vector of 16 bytes
 constexpr int kChunkVectors = kChunk / kSize;
 constexpr int kWeightVectors = kOutputs * kChunkVectors;  // of a chunk
-constexpr int kColumns = kMostStagedRows + 1;
-constexpr int kFew = 1, kMany = 3;    // vectors that a thread loads at once
+constexpr int kFew = 1, kMany = 3;                        // vectors that a thread loads at once
 constexpr int kMostBytes = 96 << 10;  // of shared memory: kernels before and behind need theirs
 
 // Where a block keeps its part of the weight, filter and bias, and the rows that it convolves.
@@ -38,8 +37,10 @@ template <int kAtOnce>
 __global__ void __launch_bounds__(kThreads)
     convolved_linear(const PassLinearParams<Bf16> p, const Parts parts) {
   extern __shared__ uint4 shared[];
-  __shared__ float partial[kMembers][kOutputs][kColumns];  // in the block that adds
-  __shared__ int taps[kMostStagedRows][kTaps];             // places in the ring; -1: none
+  __shared__ float4 partial[kMembers][32];      // in the block that adds, of each member's threads
+  __shared__ Arrivals arrivals;                 // of these
+  __shared__ int taps[kMostStagedRows][kTaps];  // places in the ring; -1: none
+  if (threadIdx.x == 0) expect_bytes(&arrivals, sizeof(partial));
   arrive_at_cluster();
   const int thread = threadIdx.x, warp = thread / 32, lane = thread % 32;
   const int member = blockIdx.x % kMembers, tile = blockIdx.x / kMembers;
@@ -129,7 +130,7 @@ __global__ void __launch_bounds__(kThreads)
   if (warp == 0) {
     float sums[4] = {};
     const uint4* x = shared + parts.rows() + row_in_tile * parts.stride() + part;
-#pragma unroll 2
+#pragma unroll 1
     for (int c = 0; c < mine; ++c) {
 #pragma unroll
       for (int v = 0; v < 2; ++v) {
@@ -141,22 +142,21 @@ __global__ void __launch_bounds__(kThreads)
                          is_input && row_in_tile < rows ? x[c * kChunkVectors + v * 4] : none);
       }
     }
-#pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      store_in_cluster(&partial[member][row_in_tile + i / 2 * 8][part * 2 + i % 2], /*rank=*/0,
-                       sums[i]);
-    }
+    store_in_cluster(&partial[member][lane], &arrivals, /*rank=*/0,
+                     make_float4(sums[0], sums[1], sums[2], sums[3]));
   }
-  arrive_at_cluster();
-  if (member != 0) return;
-  wait_for_cluster();
-  if (thread >= kOutputs * rows) return;
+  if (member != 0 || thread >= kOutputs * rows) return;
+  await_bytes(&arrivals);
   const int in_tile = thread % kOutputs, column = thread / kOutputs;
   const int64_t output = tile * kOutputs + in_tile;
   if (output >= p.outputs) return;
+  // Which thread had this sum, and where.
+  const int holder = in_tile % 8 * 4 + column / 2, at = in_tile / 8 * 2 + column % 2;
   float sum = 0;
 #pragma unroll
-  for (int m = 0; m < kMembers; ++m) sum = __fadd_rn(sum, partial[m][in_tile][column]);
+  for (int m = 0; m < kMembers; ++m) {
+    sum = __fadd_rn(sum, reinterpret_cast<const float*>(&partial[m][holder])[at]);
+  }
   const int place = taps[column][kTaps - 1];
   finish(p, p.scatter ? place : column, output, /*scale=*/1.0f, sum, /*up=*/0.0f,
          residual_of(p, column, output));
