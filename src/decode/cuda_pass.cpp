@@ -129,7 +129,7 @@ void CudaPass<T>::fill_randomly() {
 
 template <typename T>
 void CudaPass<T>::record(const Bucket& bucket) {
-  plan_.upload(stream_);
+  plan_.upload(bucket.tokens, bucket.sequences, bucket.scored, stream_);
   const CudaMatrix& embedding = weights_.embedding();
   kernels::pass_embed_cuda<T>({.rows = bucket.tokens,
                                .width = config_.d_model,
@@ -139,7 +139,19 @@ void CudaPass<T>::record(const Bucket& bucket) {
                                .y = residual_.as<T>()},
                               stream_);
   for (int64_t i = 0; i < config_.n_layer(); ++i) record_block(bucket, i);
-  if (bucket.scored == 0) return;
+  if (bucket.scored > 0) record_scores(bucket);
+}
+
+template <typename T>
+void CudaPass<T>::record_scores(const Bucket& bucket) {
+  const CudaMatrix& output = weights_.output();
+  // Where there are as many as tokens, they are these, in their order.
+  if (bucket.scored == bucket.tokens &&
+      kernels::pass_linear_takes_norm<T>(bucket.tokens, config_.d_model)) {
+    normed_linear(bucket, weights_.final_norm(), output,
+                  {.y = scores_.as<T>(), .y_stride = score_stride_});
+    return record_draws(bucket);
+  }
   kernels::pass_norm_cuda<T>({.rows = bucket.tokens,
                               .width = config_.d_model,
                               .eps = static_cast<float>(config_.norm_eps),
@@ -149,13 +161,18 @@ void CudaPass<T>::record(const Bucket& bucket) {
                               .only_scored = true,
                               .y = normed_.as<T>(),
                               .scales = scales_.as<float>()},
-                             weights_of(weights_.output()), stream_);
-  linear(weights_.output(), {.rows = bucket.scored,
-                             .scales = scales_.as<float>(),
-                             .x = normed_.as<T>(),
-                             .x_stride = config_.d_model,
-                             .y = scores_.as<T>(),
-                             .y_stride = score_stride_});
+                             weights_of(output), stream_);
+  linear(output, {.rows = bucket.scored,
+                  .scales = scales_.as<float>(),
+                  .x = normed_.as<T>(),
+                  .x_stride = config_.d_model,
+                  .y = scores_.as<T>(),
+                  .y_stride = score_stride_});
+  record_draws(bucket);
+}
+
+template <typename T>
+void CudaPass<T>::record_draws(const Bucket& bucket) {
   kernels::pass_draw_cuda<T>({.rows = bucket.scored,
                               .outputs = weights_.output().outputs,
                               .tokens = output_tokens_.as<int32_t>(),

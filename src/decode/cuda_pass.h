@@ -80,6 +80,8 @@ class CudaPass {
   void add_to_residual(const Bucket& bucket, const CudaMatrix& matrix,
                        const kernels::DeviceMemory& x, int64_t x_stride, const T* bias = nullptr);
   void record_block(const Bucket& bucket, int64_t i);
+  void record_scores(const Bucket& bucket);
+  void record_draws(const Bucket& bucket);
   // Whether attention streams, for which there is memory for every token; for its other way there
   // is for as many as are scored.
   bool streams(const Bucket& bucket) const;

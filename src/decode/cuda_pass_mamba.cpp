@@ -174,7 +174,7 @@ void CudaPass<T>::record_mamba2(const Bucket& bucket, const CudaBlock& block,
 
 template <typename T>
 void CudaPass<T>::record_replay(int64_t sequences) {
-  plan_.upload(stream_);
+  plan_.upload(/*tokens=*/0, sequences, /*draws=*/0, stream_);
   for (int64_t i = 0; i < config_.n_layer(); ++i) {
     const CudaBlock& block = weights_.blocks()[i];
     if (block.kind == MixerKind::mamba1) {

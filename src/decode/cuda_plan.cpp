@@ -107,8 +107,14 @@ int64_t CudaPlan::write_replay(const RowCounts& counts) {
   return n;
 }
 
-void CudaPlan::upload(kernels::CudaStream stream) const {
-  kernels::copy_to_device(device_.as<void>(), host_, host_.bytes(), stream);
+void CudaPlan::upload(int64_t tokens, int64_t sequences, int64_t draws,
+                      kernels::CudaStream stream) const {
+  kernels::pass_plan_cuda({.tokens = tokens,
+                           .sequences = sequences,
+                           .draws = draws,
+                           .from = parts_of(host_),
+                           .to = parts_of(device_)},
+                          stream);
 }
 
 }  // namespace mambify

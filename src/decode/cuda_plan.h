@@ -53,8 +53,9 @@ class CudaPlan {
   // may have drafts.
   int64_t write_replay(const RowCounts& counts);
 
-  // Brings what was written to the device; may be part of a graph.
-  void upload(kernels::CudaStream stream) const;
+  // Brings what was written to the device, of so many tokens, sequences and draws; may be part of a
+  // graph.
+  void upload(int64_t tokens, int64_t sequences, int64_t draws, kernels::CudaStream stream) const;
 
   // On the device.
   const kernels::PassToken* tokens() const { return tokens_in(device_); }
@@ -63,6 +64,10 @@ class CudaPlan {
 
  private:
   // The parts of the plan in host or device memory: draws, tokens, sequences.
+  template <typename Memory>
+  kernels::PassPlanParams::Parts parts_of(const Memory& plan) const {
+    return {.tokens = tokens_in(plan), .sequences = sequences_in(plan), .draws = draws_in(plan)};
+  }
   template <typename Memory>
   kernels::PassDraw* draws_in(const Memory& plan) const {
     return plan.template as<kernels::PassDraw>();

@@ -137,12 +137,6 @@ void destroy_cuda_stream(CudaStream stream) {
   cudaStreamDestroy(static_cast<cudaStream_t>(stream));
 }
 
-void copy_to_device(void* device, const PinnedMemory& source, int64_t bytes, CudaStream stream) {
-  check_range("a copy", bytes, 0, source.bytes());
-  check_cuda(cudaMemcpyAsync(device, source.as<void>(), static_cast<size_t>(bytes),
-                             cudaMemcpyHostToDevice, static_cast<cudaStream_t>(stream)));
-}
-
 void synchronise(CudaStream stream) {
   check_cuda(cudaStreamSynchronize(static_cast<cudaStream_t>(stream)));
 }

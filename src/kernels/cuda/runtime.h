@@ -82,7 +82,6 @@ int64_t cuda_free_bytes();
 
 CudaStream create_cuda_stream();
 void destroy_cuda_stream(CudaStream stream);
-void copy_to_device(void* device, const PinnedMemory& source, int64_t bytes, CudaStream stream);
 void synchronise(CudaStream stream);
 
 }  // namespace mambify::kernels

@@ -12,6 +12,28 @@ constexpr int kThreads = 256;
 // Blocks that share a row's draw, and about how many fill the device.
 constexpr int kMostDrawBlocks = 32, kAllDrawBlocks = 1024;
 
+// As words of eight bytes, one a thread. Its successors read the plan before they wait: none may
+// start before this has ended.
+__global__ void copy_plan(PassPlanParams p) {
+  int64_t word = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
+  const uint64_t* from = nullptr;
+  uint64_t* to = nullptr;
+  const auto look_in = [&]<typename Part>(const Part* source, Part* target, int64_t count) {
+    const int64_t words = count * static_cast<int64_t>(sizeof(Part) / sizeof(uint64_t));
+    if (word >= 0 && word < words) {
+      from = reinterpret_cast<const uint64_t*>(source) + word;
+      to = reinterpret_cast<uint64_t*>(target) + word;
+    }
+    word -= words;
+  };
+  look_in(p.from.tokens, p.to.tokens, p.tokens);
+  look_in(p.from.sequences, p.to.sequences, p.sequences);
+  look_in(p.from.draws, p.to.draws, p.draws);
+  const uint64_t value = from == nullptr ? 0 : *from;
+  wait_for_predecessor();
+  if (to != nullptr) *to = value;
+}
+
 template <typename T>
 __global__ void embed(PassEmbedParams<T> p) {
   start_successor();
@@ -34,14 +56,19 @@ __device__ Candidate better_of(const Candidate& a, const Candidate& b) {
   return a.score > b.score || (a.score == b.score && a.id < b.id) ? a : b;
 }
 
-__device__ Candidate best_of_block(Candidate best) {
-  __shared__ Candidate candidates[kThreads / 32];
+__device__ Candidate best_of_warp(Candidate best) {
 #pragma unroll
   for (int offset = 16; offset > 0; offset /= 2) {
     const Candidate other{__shfl_xor_sync(~0u, best.score, offset),
                           __shfl_xor_sync(~0u, best.id, offset), 0};
     best = better_of(best, other);
   }
+  return best;
+}
+
+__device__ Candidate best_of_block(Candidate best) {
+  __shared__ Candidate candidates[kThreads / 32];
+  best = best_of_warp(best);
   if (threadIdx.x % 32 == 0) candidates[threadIdx.x / 32] = best;
   __syncthreads();
   for (int i = 0; i < kThreads / 32; ++i) best = better_of(best, candidates[i]);
@@ -195,12 +222,13 @@ __global__ void __launch_bounds__(kThreads) draw(PassDrawParams<T> p) {
     is_last = atomicAdd(&scratch.arrived, 1) == blocks - 1;
   }
   __syncthreads();
-  if (!is_last || threadIdx.x != 0) return;
+  static_assert(kMostDrawBlocks <= 32, "a thread of a warp looks at each");
+  if (!is_last || threadIdx.x >= 32) return;
   __threadfence();
-  for (int i = 0; i < blocks; ++i) {
-    const volatile Candidate& other = scratch.candidates[i];
-    best = better_of(best, {other.score, other.id, 0});
-  }
+  const volatile Candidate& other =
+      scratch.candidates[min(static_cast<int>(threadIdx.x), blocks - 1)];
+  best = best_of_warp({other.score, other.id, 0});
+  if (threadIdx.x != 0) return;
   scratch.arrived = 0;
   p.ids[row] = best.id < 0 || p.tokens == nullptr ? best.id : p.tokens[best.id];
 }
@@ -209,6 +237,13 @@ __global__ void __launch_bounds__(kThreads) draw(PassDrawParams<T> p) {
 
 int64_t pass_draw_scratch_bytes(int64_t rows) {
   return rows * static_cast<int64_t>(sizeof(DrawScratch));
+}
+
+void pass_plan_cuda(const PassPlanParams& p, CudaStream stream) {
+  const auto bytes = p.tokens * sizeof(PassToken) + p.sequences * sizeof(PassSequence) +
+                     p.draws * sizeof(PassDraw);
+  const auto words = static_cast<unsigned>(bytes / sizeof(uint64_t));
+  launch(copy_plan, dim3((words + kThreads - 1) / kThreads), dim3(kThreads), 0, stream, p);
 }
 
 template <typename T>

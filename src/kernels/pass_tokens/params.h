@@ -1,5 +1,5 @@
-// Contracts of the two ends of a decoding pass: embeddings of the tokens it reads, and draws from
-// the scores of what follows them.
+// Contracts of the two ends of a decoding pass: its plan and embeddings of the tokens it reads, and
+// draws from the scores of what follows them.
 #pragma once
 
 #include <cstdint>
@@ -10,6 +10,29 @@
 
 namespace mambify::kernels {
 
+// One draw by Gumbel-max over all scored tokens: the largest score / temperature + noise, where the
+// noise is -log(-log u) with u of Philox at (token id, position, sequence) with the seed as its
+// key, as CounterRandom has it. Temperature 0: the largest score. Of equal ones the lowest id.
+struct PassDraw {
+  double temperature = 0;
+  uint64_t seed = 0;
+  uint32_t sequence = 0;
+  uint32_t position = 0;
+};
+
+// The plan of a pass, from pinned memory, which kernels can read, to the device's. A copy of the
+// driver's takes as long as several kernels.
+struct PassPlanParams {
+  struct Parts {
+    PassToken* tokens = nullptr;
+    PassSequence* sequences = nullptr;
+    PassDraw* draws = nullptr;
+  };
+  int64_t tokens = 0, sequences = 0, draws = 0;
+  Parts from, to;
+};
+void pass_plan_cuda(const PassPlanParams& p, CudaStream stream);
+
 // y[r] = embedding[tokens[r].id].
 template <typename T>
 struct PassEmbedParams {
@@ -19,16 +42,6 @@ struct PassEmbedParams {
   const T* embedding = nullptr;  // [vocabulary, stride]
   int64_t stride = 0;
   T* y = nullptr;  // [rows, width]
-};
-
-// One draw by Gumbel-max over all scored tokens: the largest score / temperature + noise, where the
-// noise is -log(-log u) with u of Philox at (token id, position, sequence) with the seed as its
-// key, as CounterRandom has it. Temperature 0: the largest score. Of equal ones the lowest id.
-struct PassDraw {
-  double temperature = 0;
-  uint64_t seed = 0;
-  uint32_t sequence = 0;
-  uint32_t position = 0;
 };
 
 // The token that is drawn, or -1 where no score is a number.
