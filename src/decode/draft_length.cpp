@@ -21,6 +21,9 @@ constexpr double kMargin = 0.02;
 constexpr double kMostMinProbability = 0.9;
 // What guesses that only show how things stand may cost, of all time.
 constexpr double kProbeShare = 0.01;
+// What guesses may have lost before no drafter is asked that would have to catch up: of all time, and
+// plain passes besides. How long it takes one to read what it has missed is in no cost below.
+constexpr double kLossShare = 0.01, kLossPasses = 4;
 constexpr int64_t kLeastPatience = 8, kMostLeastPatience = 64, kMostPatience = 256;
 // Passes with guesses after which one without is timed; at first, fewer.
 constexpr int64_t kPassesBetweenPlain = 64;
@@ -61,6 +64,7 @@ void DraftLengths::add_pass(const TimedPass& pass) {
   sequences_ = pass.sequences;
   // A pass that something else on the machine held up says little about the next.
   const Cost expected = cost();
+  add_savings(pass, expected);
   const auto asked = static_cast<double>(pass.asked), given = static_cast<double>(pass.given);
   if (pass.asked > 0) {
     double seconds = pass.draft_seconds;
@@ -97,6 +101,23 @@ void DraftLengths::add_outcome(DraftRecord& record, const DraftOutcome& outcome)
   if (given == 0) return;
   tried_ = tried_ * kAllRecordsMemory + static_cast<double>(std::min(right + 1, given));
   right_ = right_ * kAllRecordsMemory + static_cast<double>(right);
+}
+
+void DraftLengths::add_savings(const TimedPass& pass, const Cost& expected) {
+  all_seconds_ += pass.draft_seconds + pass.verify_seconds;
+  if (plain_weight_ == 0) return;
+  double saved = -pass.draft_seconds;
+  if (pass.given > 0) {
+    const auto given = static_cast<double>(pass.given), right = static_cast<double>(pass.right);
+    saved += expected.plain * (1 + right / static_cast<double>(pass.sequences)) -
+             std::min(pass.verify_seconds, 2 * (expected.pass + given * expected.guess));
+  }
+  saved_seconds_ = std::min(saved_seconds_ + saved, 0.0);
+}
+
+bool DraftLengths::has_lost_too_much() const {
+  const double plain = plain_weight_ > 0 ? plain_seconds_ / plain_weight_ : 0;
+  return saved_seconds_ < -(kLossShare * all_seconds_ + kLossPasses * plain);
 }
 
 DraftLengths::Cost DraftLengths::cost() const {
@@ -148,6 +169,9 @@ DraftPlan DraftLengths::choose(std::span<const DraftRecord* const> records, int6
   std::vector<int64_t> lengths(records.size(), 0);
   if (must_time_a_plain_pass()) return {.lengths = std::move(lengths)};
   const Cost cost = this->cost();
+  // Where guesses have lost too much, no drafter is asked that would have to catch up.
+  const bool may_begin = !has_lost_too_much();
+  const auto most_of = [&](size_t i) { return may_begin || records[i]->was_asked() ? most : 0; };
   // A guess pays when the tokens expected of it, per second, exceed those of the passes as a whole;
   // these are what the choice makes them, so that it is repeated until they no longer grow
   // (Dinkelbach's method for the maximum of a ratio).
@@ -161,7 +185,7 @@ DraftPlan DraftLengths::choose(std::span<const DraftRecord* const> records, int6
       // That the drafter comes to look for the next guess, and that this becomes a token.
       double asked = 1, expected = right;
       lengths[i] = 0;
-      while (lengths[i] < most && expected > rate * asked * step) {
+      while (lengths[i] < most_of(i) && expected > rate * asked * step) {
         tokens += expected;
         seconds += asked * step;
         asked *= given;
@@ -181,7 +205,7 @@ DraftPlan DraftLengths::choose(std::span<const DraftRecord* const> records, int6
     rate = plain_rate;
   }
   for (size_t i = 0; i < records.size(); ++i) {
-    if (lengths[i] == 0 && records[i]->must_probe()) lengths[i] = std::min<int64_t>(1, most);
+    if (lengths[i] == 0 && records[i]->must_probe()) lengths[i] = std::min<int64_t>(1, most_of(i));
   }
   return {.lengths = std::move(lengths),
           .min_probability = std::min(rate * cost.mean_guess, kMostMinProbability)};

@@ -53,6 +53,7 @@ struct TimedPass {
   // pass before, whose time tells nothing about the next.
   int64_t asked = 0;
   int64_t given = 0;
+  int64_t right = 0;  // guesses that became tokens
   double draft_seconds = 0, verify_seconds = 0;
 };
 
@@ -84,6 +85,8 @@ class DraftLengths {
   int64_t passes_worth(double seconds, const Cost& cost) const;
   int64_t least_patience(const Cost& cost) const;
   bool must_time_a_plain_pass() const;
+  void add_savings(const TimedPass& pass, const Cost& expected);
+  bool has_lost_too_much() const;
 
   int64_t sequences_ = 1;  // of the last pass
   // Weighted sums of passes in which no guess was verified: 1 and seconds.
@@ -93,6 +96,9 @@ class DraftLengths {
   double weight_ = 0, guesses_ = 0, squares_ = 0, seconds_ = 0, products_ = 0;
   // Of those for which a drafter was asked: guesses that it looked for, and seconds.
   double drafts_ = 0, draft_seconds_ = 0;
+  // Seconds of all passes, and what guesses have saved since they last had saved nothing: less than
+  // nothing, or 0.
+  double all_seconds_ = 0, saved_seconds_ = 0;
   // Of all sequences.
   double tried_ = 1, right_ = 0.5, asked_ = 1, given_ = 1;
 };

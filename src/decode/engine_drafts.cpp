@@ -64,6 +64,7 @@ void Engine::add_to_records(const std::vector<int64_t>& rows, const std::vector<
     goes_on = goes_on && (outcome.wanted == 0 || record.was_asked());
     pass.asked += outcome.asked();
     pass.given += outcome.given;
+    pass.right += outcome.right;
     draft_lengths_.add_outcome(record, outcome);
   }
   if (!goes_on) pass.asked = 0;
