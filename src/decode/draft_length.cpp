@@ -115,9 +115,8 @@ void DraftLengths::add_savings(const TimedPass& pass, const Cost& expected) {
   saved_seconds_ = std::min(saved_seconds_ + saved, 0.0);
 }
 
-bool DraftLengths::has_lost_too_much() const {
-  const double plain = plain_weight_ > 0 ? plain_seconds_ / plain_weight_ : 0;
-  return saved_seconds_ < -(kLossShare * all_seconds_ + kLossPasses * plain);
+bool DraftLengths::has_lost_too_much(const Cost& cost) const {
+  return saved_seconds_ < -(kLossShare * all_seconds_ + kLossPasses * cost.plain);
 }
 
 DraftLengths::Cost DraftLengths::cost() const {
@@ -170,7 +169,7 @@ DraftPlan DraftLengths::choose(std::span<const DraftRecord* const> records, int6
   if (must_time_a_plain_pass()) return {.lengths = std::move(lengths)};
   const Cost cost = this->cost();
   // Where guesses have lost too much, no drafter is asked that would have to catch up.
-  const bool may_begin = !has_lost_too_much();
+  const bool may_begin = !has_lost_too_much(cost);
   const auto most_of = [&](size_t i) { return may_begin || records[i]->was_asked() ? most : 0; };
   // A guess pays when the tokens expected of it, per second, exceed those of the passes as a whole;
   // these are what the choice makes them, so that it is repeated until they no longer grow

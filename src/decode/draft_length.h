@@ -86,7 +86,7 @@ class DraftLengths {
   int64_t least_patience(const Cost& cost) const;
   bool must_time_a_plain_pass() const;
   void add_savings(const TimedPass& pass, const Cost& expected);
-  bool has_lost_too_much() const;
+  bool has_lost_too_much(const Cost& cost) const;
 
   int64_t sequences_ = 1;  // of the last pass
   // Weighted sums of passes in which no guess was verified: 1 and seconds.

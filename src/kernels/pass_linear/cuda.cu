@@ -276,18 +276,6 @@ __global__ void __launch_bounds__(kThreads) linear_fp32(PassLinearParams<float> 
   }
 }
 
-int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
-
-template <typename Kernel, typename... Arguments>
-void start(Kernel kernel, dim3 grid, int64_t bytes, CudaStream stream, Arguments... arguments) {
-  constexpr int64_t kMostUnasked = 32 << 10;  // 48 KiB less what kernels have by themselves
-  if (bytes > kMostUnasked) {
-    check_cuda(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                    static_cast<int>(bytes)));
-  }
-  launch(kernel, grid, dim3(kThreads), static_cast<size_t>(bytes), stream, arguments...);
-}
-
 template <int kTiles, int kRowTiles>
 void start_bf16(const PassLinearParams<Bf16>& p, CudaStream stream) {
   using Sizes = Streams<kTiles, kRowTiles>;

@@ -218,8 +218,6 @@ __global__ void __launch_bounds__(kThreads, 1)
   }
 }
 
-int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
-
 template <Source kSource>
 int64_t bytes_of(const PassLinearParams<Bf16>& p, const Division& division) {
   constexpr bool kStaged = kSource != Source::streamed;
@@ -261,7 +259,7 @@ Division division_of(const PassLinearParams<Bf16>& p) {
 }
 
 template <Source kSource>
-void start(const PassLinearParams<Bf16>& p, CudaStream stream) {
+void start_few_rows(const PassLinearParams<Bf16>& p, CudaStream stream) {
   const Division division = division_of<kSource>(p);
   int64_t bytes = bytes_of<kSource>(p, division);
   // Two blocks on one multiprocessor would leave another without any: it may be free while others
@@ -273,20 +271,19 @@ void start(const PassLinearParams<Bf16>& p, CudaStream stream) {
                          rounds_of(division.units, division.split);
   const bool overlaps = p.norm != nullptr && chunks > division.stages;
   if (!overlaps) bytes = std::max(bytes, multiprocessor_shared_bytes() / 2);
-  check_cuda(cudaFuncSetAttribute(few_rows<kSource>, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                  static_cast<int>(bytes)));
-  launch(few_rows<kSource>, dim3(static_cast<unsigned>(multiprocessors())), dim3(kThreads),
-         static_cast<size_t>(bytes), stream, p, division);
+  start(few_rows<kSource>, dim3(static_cast<unsigned>(multiprocessors())), bytes, stream, p,
+        division);
 }
 
 }  // namespace
 
 void few_rows_cuda(const PassLinearParams<Bf16>& p, CudaStream stream) {
   const bool is_staged = staged_bytes_of<Bf16>(p.rows, p.inputs) > 0;
-  if (p.conv_weight != nullptr) return start<Source::convolved>(p, stream);
+  if (p.conv_weight != nullptr) return start_few_rows<Source::convolved>(p, stream);
   // Several rows would take the room of the weights on their way.
-  if (p.norm != nullptr || (is_staged && p.rows == 1)) return start<Source::rows>(p, stream);
-  start<Source::streamed>(p, stream);
+  if (p.norm != nullptr || (is_staged && p.rows == 1))
+    return start_few_rows<Source::rows>(p, stream);
+  start_few_rows<Source::streamed>(p, stream);
 }
 
 }  // namespace mambify::kernels::linear

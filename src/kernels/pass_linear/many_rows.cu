@@ -16,7 +16,6 @@ using Square = Tiling<3, 2, 2, 6, 6, false, 2>;
 // Rounds in which the device computes all tiles, times how long one takes, measured on an H200.
 template <typename Tiling>
 int64_t time_of(const PassLinearParams<Bf16>& p, int64_t round) {
-  const auto divide_up = [](int64_t a, int64_t b) { return (a + b - 1) / b; };
   const int64_t outputs = p.outputs * (p.gated ? 2 : 1);
   const int64_t tiles = divide_up(outputs, Tiling::kOutputs) * divide_up(p.rows, Tiling::kRows);
   return divide_up(tiles, 2 * multiprocessors()) * round;

@@ -278,7 +278,6 @@ __global__ void __launch_bounds__(Tiling::kThreads, Tiling::kBlocks)
 template <typename Kernel>
 void start_tiles(Kernel kernel, int64_t tile_outputs, int64_t tile_rows, int threads, int bytes,
                  const PassLinearParams<Bf16>& p, CudaStream stream) {
-  const auto divide_up = [](int64_t a, int64_t b) { return (a + b - 1) / b; };
   const auto in_quads = [](const Bf16* data, int64_t stride) {
     return reinterpret_cast<uintptr_t>(data) % 8 == 0 && stride % 4 == 0;
   };

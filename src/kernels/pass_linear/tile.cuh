@@ -208,6 +208,19 @@ __device__ inline void finish(const PassLinearParams<T>& p, int64_t place, int64
   p.y[place * p.y_stride + output] = finished(p, output, scale, sum, up, residual);
 }
 
+inline int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+// Launches a kernel of kThreads threads a block and so many bytes of shared memory.
+template <typename Kernel, typename... Arguments>
+void start(Kernel kernel, dim3 grid, int64_t bytes, CudaStream stream, Arguments... arguments) {
+  constexpr int64_t kMostUnasked = 32 << 10;  // 48 KiB less what kernels have by themselves
+  if (bytes > kMostUnasked) {
+    check_cuda(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                    static_cast<int>(bytes)));
+  }
+  launch(kernel, grid, dim3(kThreads), static_cast<size_t>(bytes), stream, arguments...);
+}
+
 // Warps [first, first + count) of a block wait for one another.
 __device__ inline void wait_for_warps(int group, int count) {
   if (count == 1) {
