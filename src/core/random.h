@@ -12,21 +12,31 @@ namespace mambify {
 // What a number is drawn for; keeps the streams of one position apart.
 enum class RandomPurpose : uint32_t { sample = 0, init = 1, shuffle = 2, accept = 3, redraw = 4 };
 
-// 128 random bits of (counter, key).
-constexpr std::array<uint32_t, 4> philox4x32(std::array<uint32_t, 4> counter,
-                                             std::array<uint32_t, 2> key) {
+// Turns counters, [4][kCount], into 128 random bits each of (counter, key).
+template <size_t kCount>
+[[gnu::always_inline]] constexpr void philox4x32(
+    std::array<std::array<uint32_t, kCount>, 4>& counters, std::array<uint32_t, 2> key) {
   constexpr uint64_t kMultiplier0 = 0xD2511F53, kMultiplier1 = 0xCD9E8D57;
   constexpr uint32_t kWeyl0 = 0x9E3779B9, kWeyl1 = 0xBB67AE85;
+  auto& [c0, c1, c2, c3] = counters;
   for (int round = 0; round < 10; ++round) {
-    const uint64_t product0 = kMultiplier0 * counter[0], product1 = kMultiplier1 * counter[2];
-    counter = {static_cast<uint32_t>(product1 >> 32) ^ counter[1] ^ key[0],
-               static_cast<uint32_t>(product1),
-               static_cast<uint32_t>(product0 >> 32) ^ counter[3] ^ key[1],
-               static_cast<uint32_t>(product0)};
+    for (size_t i = 0; i < kCount; ++i) {
+      const uint64_t product0 = kMultiplier0 * c0[i], product1 = kMultiplier1 * c2[i];
+      c0[i] = static_cast<uint32_t>(product1 >> 32) ^ c1[i] ^ key[0];
+      c1[i] = static_cast<uint32_t>(product1);
+      c2[i] = static_cast<uint32_t>(product0 >> 32) ^ c3[i] ^ key[1];
+      c3[i] = static_cast<uint32_t>(product0);
+    }
     key[0] += kWeyl0;
     key[1] += kWeyl1;
   }
-  return counter;
+}
+constexpr std::array<uint32_t, 4> philox4x32(std::array<uint32_t, 4> counter,
+                                             std::array<uint32_t, 2> key) {
+  std::array<std::array<uint32_t, 1>, 4> counters{
+      {{counter[0]}, {counter[1]}, {counter[2]}, {counter[3]}}};
+  philox4x32(counters, key);
+  return {counters[0][0], counters[1][0], counters[2][0], counters[3][0]};
 }
 
 // A generator addressed by (seed, purpose, sequence); `at(position, index)` is a pure function.
@@ -44,6 +54,21 @@ class CounterRandom {
   // The bits of indices 4 q to 4 q + 3 at the price of one.
   std::array<uint32_t, 4> four_bits(uint32_t position, uint32_t q) const {
     return philox4x32({q, position, sequence_, purpose_}, key_);
+  }
+
+  // The same of q to q + kCount - 1, in order: loops that vectorise.
+  template <uint32_t kCount>
+  [[gnu::always_inline]] void many_bits(uint32_t position, uint32_t q,
+                                        std::array<uint32_t, 4 * kCount>& bits) const {
+    std::array<std::array<uint32_t, kCount>, 4> counters;
+    for (uint32_t i = 0; i < kCount; ++i) {
+      counters[0][i] = q + i, counters[1][i] = position;
+      counters[2][i] = sequence_, counters[3][i] = purpose_;
+    }
+    philox4x32(counters, key_);
+    for (uint32_t i = 0; i < kCount; ++i) {
+      for (uint32_t j = 0; j < 4; ++j) bits[4 * i + j] = counters[j][i];
+    }
   }
 
   // Uniform in the open interval (0, 1): neither log(u) nor log(1 - u) is infinite.

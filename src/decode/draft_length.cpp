@@ -21,8 +21,8 @@ constexpr double kMargin = 0.02;
 constexpr double kMostMinProbability = 0.9;
 // What guesses that only show how things stand may cost, of all time.
 constexpr double kProbeShare = 0.01;
-// What guesses may have lost before no drafter is asked that would have to catch up: of all time, and
-// plain passes besides. How long it takes one to read what it has missed is in no cost below.
+// What guesses may have lost before no drafter is asked that would have to catch up: of all time,
+// and plain passes besides. How long it takes one to read what it has missed is in no cost below.
 constexpr double kLossShare = 0.01, kLossPasses = 4;
 constexpr int64_t kLeastPatience = 8, kMostLeastPatience = 64, kMostPatience = 256;
 // Passes with guesses after which one without is timed; at first, fewer.

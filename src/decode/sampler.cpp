@@ -1,38 +1,14 @@
 #include "decode/sampler.h"
 
 #include <algorithm>
-#include <array>
-#include <bit>
 #include <cmath>
-#include <limits>
-#include <numbers>
 
 #include "core/error.h"
 #include "core/random.h"
-#include "kernels/math.h"
+#include "decode/logit_scan.h"
 
 namespace mambify {
 namespace {
-
-// Values side by side, which the compiler turns into vector registers.
-constexpr size_t kLanes = 32;
-constexpr float kLowest = -std::numeric_limits<float>::infinity();
-
-// The largest value.
-float largest(std::span<const float> values) {
-  std::array<float, kLanes> lanes;
-  lanes.fill(kLowest);
-  size_t i = 0;
-  for (; i + kLanes <= values.size(); i += kLanes) {
-    for (size_t lane = 0; lane < kLanes; ++lane) {
-      const float value = values[i + lane];
-      lanes[lane] = value > lanes[lane] ? value : lanes[lane];
-    }
-  }
-  float result = *std::max_element(lanes.begin(), lanes.end());
-  for (; i < values.size(); ++i) result = std::max(result, values[i]);
-  return result;
-}
 
 bool likelier(const Candidate& a, const Candidate& b) {
   return a.score != b.score ? a.score > b.score : a.id < b.id;
@@ -47,14 +23,41 @@ void sort_front(std::vector<Candidate>& candidates, size_t count) {
   std::sort(candidates.begin(), middle, likelier);
 }
 
-void keep_top_p(std::vector<Candidate>& candidates, double best, double top_p) {
-  double total = 0;
-  for (const Candidate& candidate : candidates) total += std::exp(candidate.score - best);
-  // Tokens of less than their share of what may be left out are left out: all of them together
-  // have less than 1 - top_p. What must be sorted are the few others.
-  const double share = (1 - top_p) * total / static_cast<double>(candidates.size());
-  const double floor = best + std::log(share);
-  std::erase_if(candidates, [&](const Candidate& candidate) { return candidate.score < floor; });
+// The tokens whose score is at least `floor`.
+std::vector<Candidate> at_least(std::span<const float> logits, double temperature, double floor) {
+  std::vector<Candidate> kept;
+  // Below the floor by more than its roundings, for a first look.
+  const float below = std::nextafter(static_cast<float>(floor * temperature), kNoLogit);
+  for_each_above(logits, below, [&](size_t i) {
+    const Candidate candidate{static_cast<TokenId>(i), logits[i] / temperature};
+    if (candidate.score >= floor) kept.push_back(candidate);
+  });
+  return kept;
+}
+
+// The `count` likeliest tokens, likeliest first.
+std::vector<Candidate> likeliest_of(std::span<const float> logits, double temperature,
+                                    size_t count) {
+  const size_t most = 2 * std::min(count, logits.size()) + kLogitLanes;
+  std::vector<Candidate> kept;
+  kept.reserve(most);
+  float floor =
+      kNoLogit;  // of the last of the likeliest so far: an equal one behind it is not kept
+  for_each_above(logits, floor, [&](size_t i) {
+    kept.push_back({static_cast<TokenId>(i), logits[i] / temperature});
+    if (kept.size() < most) return;
+    std::nth_element(kept.begin(), kept.begin() + static_cast<ptrdiff_t>(count) - 1, kept.end(),
+                     likelier);
+    kept.resize(count);
+    floor = logits[kept.back().id];
+  });
+  sort_front(kept, count);
+  kept.resize(std::min(kept.size(), count));
+  return kept;
+}
+
+// Keeps the fewest likeliest of which e^(score - best) has top_p of the total.
+void keep_top_p(std::vector<Candidate>& candidates, double best, double total, double top_p) {
   double sum = 0;
   size_t kept = 0;
   for (size_t sorted = 64; kept < candidates.size(); sorted *= 4) {
@@ -70,38 +73,56 @@ void keep_top_p(std::vector<Candidate>& candidates, double best, double top_p) {
   }
 }
 
-// A power of two above exp(x), within a factor of four of it. x: at most 0.
-float power_of_two_above_exp(float x) {
-  const float exponent = std::max(x * std::numbers::log2e_v<float>, -120.f);
-  // Truncation rounds a negative number up; one more covers the rounding of the product.
-  return std::bit_cast<float>((static_cast<int32_t>(exponent) + 1 + 127) << 23);
+// What the first of the filters keeps of all tokens, and a part of what top-p does not.
+std::vector<Candidate> first_filtered(std::span<const float> logits, const SamplingOptions& options,
+                                      double best, double& total) {
+  const double temperature = options.temperature;
+  if (options.top_k > 0) {
+    std::vector<Candidate> kept =
+        likeliest_of(logits, temperature, static_cast<size_t>(options.top_k));
+    total = 0;
+    for (const Candidate& candidate : kept) total += std::exp(candidate.score - best);
+    return kept;
+  }
+  if (options.top_p < 1) {
+    total = sum_of_exponentials(logits, largest_logit(logits), temperature);
+    // Tokens of less than their share of what may be left out are left out: all of them together
+    // have less than 1 - top_p. What must be sorted are the few others.
+    const double share = 0.999 * (1 - options.top_p) * total / static_cast<double>(logits.size());
+    return at_least(logits, temperature, best + std::log(share));
+  }
+  return at_least(logits, temperature, best + std::log(options.min_p));
 }
 
-// argmax of score + Gumbel noise over the tokens token_of(0) < token_of(1) < ... of the logits, as
-// sample_token defines it. The noise of nearly every token cannot lift it over the best one so far,
-// and random bits are enough to tell: -log(-log u) <= -log(1 - u), so score - log(1 - u) < best
-// rules it out.
-template <typename TokenOf>
-TokenId gumbel_max_of_all(std::span<const float> logits, double temperature,
-                          const CounterRandom& random, uint32_t position, size_t likeliest,
-                          const TokenOf& token_of) {
-  const auto noisy = [&](size_t i) {
-    return static_cast<double>(logits[i]) / temperature + random.gumbel(position, token_of(i));
+// argmax of score + Gumbel noise, as sample_token defines it. Nearly every token is ruled out by
+// its random bits.
+TokenId gumbel_max(std::span<const float> logits, double temperature, const CounterRandom& random,
+                   uint32_t position, size_t likeliest, std::span<const TokenId> tokens) {
+  const auto token_of = [&](size_t i) {
+    return tokens.empty() ? static_cast<TokenId>(i) : tokens[i];
   };
-  Candidate best{token_of(likeliest), noisy(likeliest)};
-  std::array<uint32_t, 4> bits{};
-  TokenId bits_of = -1;
-  for (size_t i = 0; i < logits.size(); ++i) {
+  const auto noisy = [&](size_t i) {
     const TokenId id = token_of(i);
-    if (id / 4 != bits_of) bits = random.four_bits(position, bits_of = id / 4);
-    if (!(logits[i] > kLowest)) continue;
-    const double behind = static_cast<double>(logits[i]) / temperature - best.score;
-    if (behind < 0) {
-      const double complement = 1 - CounterRandom::to_uniform(bits[id % 4]);
-      if (complement > power_of_two_above_exp(static_cast<float>(behind))) continue;
+    return Candidate{id,
+                     static_cast<double>(logits[i]) / temperature + random.gumbel(position, id)};
+  };
+  Candidate best = noisy(likeliest);
+  for (size_t begin = 0; begin < logits.size(); begin += kLogitBlock) {
+    const std::span<const float> block =
+        logits.subspan(begin, std::min(kLogitBlock, logits.size() - begin));
+    LogitBits bits;
+    if (tokens.empty()) {
+      bits = bits_of_block(random, position, static_cast<uint32_t>(begin));
+    } else {
+      for (size_t i = 0; i < block.size(); ++i) bits[i] = random.bits(position, tokens[begin + i]);
     }
-    const Candidate candidate{id, noisy(i)};
-    if (likelier(candidate, best)) best = candidate;
+    const Contenders contenders = find_contenders(block, bits, temperature, best.score);
+    for (size_t n = 0; n < contenders.count; ++n) {
+      const size_t i = begin + contenders.places[n];
+      if (!(logits[i] > kNoLogit)) continue;
+      const Candidate candidate = noisy(i);
+      if (likelier(candidate, best)) best = candidate;
+    }
   }
   return best.id;
 }
@@ -118,49 +139,30 @@ void SamplingOptions::check() const {
 }
 
 TokenId greedy_token(std::span<const float> logits) {
-  const float maximum = largest(logits);
+  const float maximum = largest_logit(logits);
   const auto found = std::find(logits.begin(), logits.end(), maximum);
-  if (found == logits.end() || maximum == kLowest) {
+  if (found == logits.end() || maximum == kNoLogit) {
     throw Error("the model's logits hold no number to choose a token by");
   }
   return static_cast<TokenId>(found - logits.begin());
 }
 
 double likeliest_probability(std::span<const float> logits) {
-  const float best = largest(logits);
-  std::array<float, kLanes> lanes{};
-  size_t i = 0;
-  for (; i + kLanes <= logits.size(); i += kLanes) {
-    for (size_t lane = 0; lane < kLanes; ++lane) {
-      lanes[lane] += kernels::fast_exp(logits[i + lane] - best);
-    }
-  }
-  float total = 0;
-  for (const float sum : lanes) total += sum;
-  for (; i < logits.size(); ++i) total += kernels::fast_exp(logits[i] - best);
-  return 1 / static_cast<double>(total);
+  return 1 / sum_of_exponentials(logits, largest_logit(logits), /*temperature=*/1);
 }
 
 std::vector<Candidate> filter_logits(std::span<const float> logits, const SamplingOptions& options,
                                      std::span<const TokenId> tokens) {
   const double best = logits[greedy_token(logits)] / options.temperature;
-  std::vector<Candidate> kept;
-  kept.reserve(logits.size());
-  for (size_t i = 0; i < logits.size(); ++i) {
-    if (logits[i] > kLowest) {
-      const TokenId id = tokens.empty() ? static_cast<TokenId>(i) : tokens[i];
-      kept.push_back({id, logits[i] / options.temperature});
-    }
-  }
-  if (options.top_k > 0) {
-    sort_front(kept, static_cast<size_t>(options.top_k));
-    kept.resize(std::min(kept.size(), static_cast<size_t>(options.top_k)));
-  }
-  if (options.top_p < 1) keep_top_p(kept, best, options.top_p);
+  double total = 0;
+  std::vector<Candidate> kept = first_filtered(logits, options, best, total);
+  if (options.top_p < 1) keep_top_p(kept, best, total, options.top_p);
   if (options.min_p > 0) {
     const double floor = best + std::log(options.min_p);
     std::erase_if(kept, [&](const Candidate& candidate) { return candidate.score < floor; });
   }
+  if (tokens.empty()) return kept;
+  for (Candidate& candidate : kept) candidate.id = tokens[candidate.id];
   return kept;
 }
 
@@ -170,11 +172,7 @@ TokenId sample_token(std::span<const float> logits, const SamplingOptions& optio
   if (options.temperature == 0) return tokens.empty() ? likeliest : tokens[likeliest];
   const CounterRandom random(options.seed, RandomPurpose::sample, sequence);
   if (options.top_k == 0 && options.top_p == 1 && options.min_p == 0) {
-    const auto draw = [&](const auto& token_of) {
-      return gumbel_max_of_all(logits, options.temperature, random, position, likeliest, token_of);
-    };
-    return tokens.empty() ? draw([](size_t i) { return static_cast<TokenId>(i); })
-                          : draw([&](size_t i) { return tokens[i]; });
+    return gumbel_max(logits, options.temperature, random, position, likeliest, tokens);
   }
   std::vector<Candidate> kept = filter_logits(logits, options, tokens);
   for (Candidate& candidate : kept) candidate.score += random.gumbel(position, candidate.id);
