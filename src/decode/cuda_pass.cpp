@@ -67,7 +67,10 @@ void CudaPass<T>::allocate(bool counts_only) {
       case MixerKind::mamba1: {
         const Mamba1Config& sizes = config_.mamba1;
         layer.in = ring(in_width);
-        if (sizes.selects_from_x) layer.selection = ring(block.mixer.selection.outputs);
+        if (sizes.selects_from_x) {
+          layer.convolved = ring(sizes.d_inner);
+          layer.selection = ring(block.mixer.selection.outputs);
+        }
         layer.dt = ring(sizes.d_inner);
         layer.state = memory(rows * sizes.d_inner * sizes.d_state * 4);
         widest = std::max(widest, sizes.d_inner);
@@ -120,7 +123,7 @@ void CudaPass<T>::fill_randomly() {
   };
   for (const LayerMemory& layer : layers_) {
     for (const DeviceMemory* memory :
-         {&layer.keys, &layer.values, &layer.in, &layer.selection, &layer.dt}) {
+         {&layer.keys, &layer.values, &layer.in, &layer.convolved, &layer.selection, &layer.dt}) {
       fill(*memory);
     }
     kernels::fill_random(layer.state.as<float>(), layer.state.bytes() / 4, 0.1f);

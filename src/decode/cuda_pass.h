@@ -29,7 +29,7 @@ struct CudaPassSizes {
 // (kernels/multi_step/params.h).
 struct LayerMemory {
   kernels::DeviceMemory keys, values;
-  kernels::DeviceMemory in, selection, dt;
+  kernels::DeviceMemory in, convolved, selection, dt;
   kernels::DeviceMemory state;
 };
 
@@ -86,8 +86,9 @@ class CudaPass {
   // is for as many as are scored.
   bool streams(const Bucket& bucket) const;
   void record_attention(const Bucket& bucket, const CudaBlock& block, const LayerMemory& layer);
-  // What a layer that selects from its convolved x projects from it.
-  void record_selection(const Bucket& bucket, const CudaMixer& mixer, const LayerMemory& layer);
+  // The projection that a layer begins with; where it selects from its x convolved, that too, and
+  // what it selects by.
+  void record_mamba1_inputs(const Bucket& bucket, const CudaBlock& block, const LayerMemory& layer);
   void record_mamba1(const Bucket& bucket, const CudaBlock& block, const LayerMemory& layer);
   void record_mamba2(const Bucket& bucket, const CudaBlock& block, const LayerMemory& layer);
   kernels::Mamba1StepParams<T> mamba1_step(const CudaBlock& block, const LayerMemory& layer,

@@ -40,6 +40,8 @@ kernels::Mamba1StepParams<T> CudaPass<T>::mamba1_step(const CudaBlock& block,
           .c_stride = stride,
           .conv_weight = elements_of(mixer.conv_weight),
           .conv_bias = elements_of(mixer.conv_bias),
+          .convolved = layer.convolved.as<T>(),
+          .convolved_stride = kernels::padded(sizes.d_inner),
           .dt_bias = mixer.dt_bias.as<float>(),
           .A = mixer.A.as<float>(),
           .D = mixer.D.as<float>(),
@@ -51,37 +53,45 @@ kernels::Mamba1StepParams<T> CudaPass<T>::mamba1_step(const CudaBlock& block,
 }
 
 template <typename T>
-void CudaPass<T>::record_selection(const Bucket& bucket, const CudaMixer& mixer,
-                                   const LayerMemory& layer) {
-  const int64_t channels = config_.mamba1.d_inner, taps = config_.mamba1.d_conv;
+void CudaPass<T>::record_mamba1_inputs(const Bucket& bucket, const CudaBlock& block,
+                                       const LayerMemory& layer) {
+  const Mamba1Config& sizes = config_.mamba1;
+  const CudaMixer& mixer = block.mixer;
   const int64_t in_stride = kernels::padded(mixer.in.outputs);
-  kernels::PassLinearParams<T> p{.rows = bucket.tokens,
-                                 .scatter = true,
-                                 .y = layer.selection.as<T>(),
-                                 .y_stride = kernels::padded(mixer.selection.outputs)};
-  if (taps == 4 && kernels::pass_linear_takes_conv<T>(bucket.tokens, channels)) {
-    p.x = layer.in.as<T>();
-    p.x_stride = in_stride;
-    p.conv_weight = elements_of(mixer.conv_weight);
-    p.conv_bias = elements_of(mixer.conv_bias);
-    p.ring_slots = sizes_.ring_slots;
+  const int64_t channels = sizes.d_inner, stride = kernels::padded(channels);
+  kernels::PassLinearParams<T> in{.scatter = true, .y = layer.in.as<T>(), .y_stride = in_stride};
+  if (!sizes.selects_from_x) return normed_linear(bucket, block.input_norm, mixer.in, in);
+  if (sizes.d_conv == 4 && kernels::pass_linear_convolves<T>(bucket.tokens, config_.d_model)) {
+    in.conv = {.channels = channels,
+               .weight = elements_of(mixer.conv_weight),
+               .bias = elements_of(mixer.conv_bias),
+               .ring_slots = sizes_.ring_slots,
+               .y = layer.convolved.as<T>(),
+               .y_stride = stride};
+    normed_linear(bucket, block.input_norm, mixer.in, in);
   } else {
+    normed_linear(bucket, block.input_norm, mixer.in, in);
     kernels::conv_step_cuda<T>({.sequences = plan_.sequences(),
                                 .n_sequences = bucket.sequences,
                                 .ring_slots = sizes_.ring_slots,
                                 .channels = channels,
-                                .d_conv = taps,
+                                .d_conv = sizes.d_conv,
                                 .max_tokens = bucket.longest,
                                 .x = layer.in.as<T>(),
                                 .x_stride = in_stride,
                                 .weight = elements_of(mixer.conv_weight),
                                 .bias = elements_of(mixer.conv_bias),
-                                .y = mixed_.as<T>()},
+                                .y = layer.convolved.as<T>(),
+                                .y_stride = stride},
                                weights_of(mixer.selection), stream_);
-    p.x = mixed_.as<T>();
-    p.x_stride = channels;
   }
-  linear(mixer.selection, p);
+  linear(mixer.selection, {.rows = bucket.tokens,
+                           .x = layer.convolved.as<T>(),
+                           .x_stride = stride,
+                           .gather = true,
+                           .scatter = true,
+                           .y = layer.selection.as<T>(),
+                           .y_stride = kernels::padded(mixer.selection.outputs)});
 }
 
 template <typename T>
@@ -89,10 +99,7 @@ void CudaPass<T>::record_mamba1(const Bucket& bucket, const CudaBlock& block,
                                 const LayerMemory& layer) {
   const Mamba1Config& sizes = config_.mamba1;
   const CudaMixer& mixer = block.mixer;
-  const int64_t in_stride = kernels::padded(mixer.in.outputs);
-  normed_linear(bucket, block.input_norm, mixer.in,
-                {.scatter = true, .y = layer.in.as<T>(), .y_stride = in_stride});
-  if (sizes.selects_from_x) record_selection(bucket, mixer, layer);
+  record_mamba1_inputs(bucket, block, layer);
   kernels::Mamba1StepParams<T> step = mamba1_step(block, layer, bucket.sequences);
   Prefetch next;
   if (kernels::mamba1_step_projects_dt(step, bucket.longest)) {

@@ -1,10 +1,12 @@
-// A Mamba-1 step that projects dt by itself has the bits of the product's kernel and a step behind
-// it: outputs, states, and what it leaves in the ring.
+// A Mamba-1 step that projects dt by itself, of x that was convolved before, has the bits of the
+// product's kernel and a step behind it, and of one that convolves: outputs, states, and what it
+// leaves in the ring.
 #include <gtest/gtest.h>
 
 #include <algorithm>
 #include <cmath>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "device_values.h"
@@ -62,8 +64,9 @@ class Layer {
     std::vector<Bf16> y, dt;
     std::vector<float> state;
   };
-  // By one kernel, or by two.
-  Result run(const std::vector<PassSequence>& sequences, bool projects) const {
+  // By one kernel, or by two; x convolved before, or by the step.
+  enum class By { one, two, two_convolving };
+  Result run(const std::vector<PassSequence>& sequences, By by) const {
     std::vector<PassToken> tokens;
     int32_t longest = 0;
     for (const PassSequence& s : sequences) {
@@ -77,8 +80,10 @@ class Layer {
     const DeviceMemory device_tokens = on_device(tokens), device_sequences = on_device(sequences);
     const DeviceMemory dt = values(kRows * kSlots * shape_.d_inner, 12),
                        state = constants(kRows * shape_.d_inner * kStates, 13),
-                       y = values(count * shape_.d_inner, 14);
+                       y = values(count * shape_.d_inner, 14),
+                       convolved = values(kRows * kSlots * shape_.d_inner, 15);
     const CudaStream stream = create_cuda_stream();
+    convolve(sequences, convolved, stream);
     Mamba1StepParams<Bf16> p{.sequences = device_sequences.as<PassSequence>(),
                              .n_sequences = static_cast<int64_t>(sequences.size()),
                              .ring_slots = kSlots,
@@ -97,6 +102,8 @@ class Layer {
                              .c_stride = kStates,
                              .conv_weight = filter_.as<Bf16>(),
                              .conv_bias = bias_.as<Bf16>(),
+                             .convolved = convolved.as<Bf16>(),
+                             .convolved_stride = shape_.d_inner,
                              .dt_bias = dt_bias_.as<float>(),
                              .A = A_.as<float>(),
                              .D = D_.as<float>(),
@@ -106,7 +113,11 @@ class Layer {
                              .low_stride = low_stride(),
                              .rank = shape_.rank};
     EXPECT_TRUE(mamba1_step_projects_dt(p, longest));
-    if (projects) {
+    if (by == By::two_convolving) {
+      p.convolved = nullptr;
+      EXPECT_FALSE(mamba1_step_projects_dt(p, longest));
+    }
+    if (by == By::one) {
       p.dt_weight = weight_.as<Bf16>();
     } else if (count > 0) {
       pass_linear_cuda<Bf16>({.rows = count,
@@ -129,6 +140,24 @@ class Layer {
   }
 
  private:
+  // Pending tokens, too.
+  void convolve(std::vector<PassSequence> sequences, const DeviceMemory& y,
+                CudaStream stream) const {
+    for (PassSequence& s : sequences) s.tokens += std::exchange(s.pending, 0);
+    const DeviceMemory device_sequences = on_device(sequences);
+    conv_step_cuda<Bf16>({.sequences = device_sequences.as<PassSequence>(),
+                          .n_sequences = static_cast<int64_t>(sequences.size()),
+                          .ring_slots = kSlots,
+                          .channels = shape_.d_inner,
+                          .x = x_.as<Bf16>(),
+                          .x_stride = shape_.d_inner,
+                          .weight = filter_.as<Bf16>(),
+                          .bias = bias_.as<Bf16>(),
+                          .y = y.as<Bf16>(),
+                          .y_stride = shape_.d_inner},
+                         {}, stream);
+    synchronise(stream);
+  }
   int64_t low_stride() const { return padded(shape_.rank) + kLinearPad; }
 
   Shape shape_;
@@ -146,11 +175,13 @@ TEST_F(Mamba1Projection, HasTheBitsOfAProductAndAStep) {
   for (const Shape& shape : kShapes) {
     const Layer layer(shape);
     const auto expect_same = [&](const std::vector<PassSequence>& sequences) {
-      const Layer::Result expected = layer.run(sequences, /*projects=*/false);
-      const Layer::Result actual = layer.run(sequences, /*projects=*/true);
-      EXPECT_TRUE(testing::same_bits(expected.y, actual.y));
-      EXPECT_TRUE(testing::same_bits(expected.dt, actual.dt));
-      EXPECT_TRUE(testing::same_bits(expected.state, actual.state));
+      const Layer::Result expected = layer.run(sequences, Layer::By::two_convolving);
+      for (const Layer::By by : {Layer::By::one, Layer::By::two}) {
+        const Layer::Result actual = layer.run(sequences, by);
+        EXPECT_TRUE(testing::same_bits(expected.y, actual.y));
+        EXPECT_TRUE(testing::same_bits(expected.dt, actual.dt));
+        EXPECT_TRUE(testing::same_bits(expected.state, actual.state));
+      }
     };
     for (int32_t tokens = 1; tokens <= 8; ++tokens) {
       for (const int32_t pending : {0, 1, 5, 30}) {
@@ -173,8 +204,13 @@ TEST_F(Mamba1Projection, HasTheBitsOfAProductAndAStep) {
 
 // What is beyond it is told to the caller, who launches the product's kernel.
 TEST_F(Mamba1Projection, IsForFewTokensOfFewSequences) {
-  const Mamba1StepParams<Bf16> p{
-      .n_sequences = 1, .d_inner = 1536, .d_xb = 1536, .d_state = kStates, .rank = 48};
+  const DeviceMemory convolved(2);  // not read here
+  const Mamba1StepParams<Bf16> p{.n_sequences = 1,
+                                 .d_inner = 1536,
+                                 .d_xb = 1536,
+                                 .d_state = kStates,
+                                 .convolved = convolved.as<Bf16>(),
+                                 .rank = 48};
   EXPECT_TRUE(mamba1_step_projects_dt(p, /*longest=*/8));
   EXPECT_FALSE(mamba1_step_projects_dt(p, /*longest=*/9));
   Mamba1StepParams<Bf16> other = p;
@@ -183,10 +219,16 @@ TEST_F(Mamba1Projection, IsForFewTokensOfFewSequences) {
   other = p;
   other.d_state = 64;
   EXPECT_FALSE(mamba1_step_projects_dt(other, /*longest=*/1));
-  EXPECT_FALSE(mamba1_step_projects_dt(
-      Mamba1StepParams<float>{
-          .n_sequences = 1, .d_inner = 1536, .d_xb = 1536, .d_state = kStates, .rank = 48},
-      /*longest=*/1));
+  other = p;
+  other.convolved = nullptr;
+  EXPECT_FALSE(mamba1_step_projects_dt(other, /*longest=*/1));
+  EXPECT_FALSE(mamba1_step_projects_dt(Mamba1StepParams<float>{.n_sequences = 1,
+                                                               .d_inner = 1536,
+                                                               .d_xb = 1536,
+                                                               .d_state = kStates,
+                                                               .convolved = convolved.as<float>(),
+                                                               .rank = 48},
+                                       /*longest=*/1));
 }
 
 }  // namespace

@@ -84,6 +84,7 @@ struct Layer {
   std::vector<Mirror<T>> weights;
   std::vector<Mirror<float>> constants;
   Mirror<float> state;
+  int y_ring = -1;  // which of the rings y is in; -1: in none
   // Runs the kernel or the definition.
   std::function<void(Layer&, const PassSequence*, int64_t count, T* y, bool device)> run;
 
@@ -100,6 +101,7 @@ struct Layer {
   std::vector<T> run_on_host(const std::vector<PassSequence>& sequences, int64_t tokens) {
     std::vector<T> y(tokens * y_width, from_float<T>(kNan));
     run(*this, sequences.data(), sequences.size(), y.data(), /*device=*/false);
+    if (y_ring >= 0) read_ring(rings[y_ring].mirror.host, sequences, y);
     return y;
   }
   std::vector<T> run_on_device(const std::vector<PassSequence>& sequences, int64_t tokens) {
@@ -112,7 +114,21 @@ struct Layer {
     synchronise(nullptr);
     std::vector<T> values = y.download();
     values.pop_back();
+    if (y_ring >= 0) read_ring(rings[y_ring].mirror.download(), sequences, values);
     return values;
+  }
+
+ private:
+  // The new tokens' y.
+  void read_ring(const std::vector<T>& ring, const std::vector<PassSequence>& sequences,
+                 std::vector<T>& y) const {
+    for (const PassSequence& s : sequences) {
+      for (int64_t t = 0; t < s.tokens; ++t) {
+        const int64_t place = s.row * kSlots + (s.base + s.pending + t) % kSlots;
+        std::copy_n(ring.begin() + place * rings[y_ring].stride, y_width,
+                    y.begin() + (s.first + t) * y_width);
+      }
+    }
   }
 };
 
@@ -249,8 +265,10 @@ Layer<T> make_mamba1(const Mamba1Shape& shape, int64_t rows) {
 
 template <typename T>
 Layer<T> make_conv(int64_t channels, int64_t d_conv, int64_t rows) {
-  Layer<T> layer = start_layer<T>(rows, /*state_size=*/0, channels, {channels}, channels, d_conv);
-  layer.run = [channels, d_conv](Layer<T>& l, const PassSequence* sequences, int64_t count, T* y,
+  Layer<T> layer =
+      start_layer<T>(rows, /*state_size=*/0, channels, {channels, channels}, channels, d_conv);
+  layer.y_ring = 1;
+  layer.run = [channels, d_conv](Layer<T>& l, const PassSequence* sequences, int64_t count, T*,
                                  bool device) {
     ConvStepParams<T> p;
     set_common(p, sequences, count);
@@ -260,7 +278,8 @@ Layer<T> make_conv(int64_t channels, int64_t d_conv, int64_t rows) {
     p.x_stride = l.rings[0].stride;
     p.weight = l.weights[0].data(device);
     p.bias = l.weights[1].data(device);
-    p.y = y;
+    p.y = l.rings[1].mirror.data(device);
+    p.y_stride = l.rings[1].stride;
     if (!device) return conv_step_reference(p);
     conv_step_cuda(p, {}, nullptr);
   };

@@ -15,6 +15,7 @@ namespace mambify::kernels {
 namespace {
 
 using testing::on_device;
+using testing::on_host;
 using testing::random_values;
 
 template <typename T>
@@ -254,64 +255,96 @@ TYPED_TEST(CudaLinear, GathersAndScatters) {
   destroy_cuda_stream(stream);
 }
 
-// The convolution that a product computes on its way to x, for few rows, is that of the kernel for
-// many: the first tokens of a sequence, and later ones, whose inputs are in a ring.
-TYPED_TEST(CudaLinear, ConvolvesAsTheKernelForManyRowsDoes) {
-  constexpr int32_t kSlots = 12;
+// Outputs that a product convolves are what the kernel for the convolution makes of them: of the
+// first tokens of a sequence, of later ones, whose inputs are in a ring, and of several sequences
+// and tokens that fill a bucket.
+TEST(CudaLinearConvolution, IsThatOfItsOwnKernel) {
+  if (cuda_device_count() == 0) GTEST_SKIP() << "no CUDA device";
+  constexpr int32_t kSlots = 12, kRows = 3;
+  constexpr int64_t kPlaces = kRows * kSlots + 1;
+  struct Sizes {
+    int64_t inputs, outputs, channels;
+  };
+  const std::vector<std::vector<PassSequence>> passes = {
+      {{.tokens = 1}},
+      {{.row = 1, .tokens = 1, .base = 11}},
+      {{.row = 2, .tokens = 1, .base = 24, .pending = 2}},
+      {{.tokens = 5, .base = 1}},
+      {{.row = 1, .tokens = 8, .base = 17}},
+      {{.row = 1, .tokens = 2, .base = 10},
+       {.row = 0, .first = 2, .tokens = 1, .base = 11},
+       {.row = 2, .first = 3, .tokens = 4, .base = 22, .pending = 1}}};
   const CudaStream stream = create_cuda_stream();
-  for (const Shape shape : {Shape{192, 40}, Shape{776, 50}, Shape{1536, 80}, Shape{5120, 192}}) {
+  for (const Sizes& sizes :
+       {Sizes{768, 3072, 1536}, Sizes{776, 250, 121}, Sizes{2560, 1040, 520}}) {
     const auto values = [](int64_t count, uint64_t seed) {
-      return on_device(narrowed<TypeParam>(random_values<float>(count, seed)));
+      return on_device(narrowed<Bf16>(random_values<float>(count, seed)));
     };
-    const DeviceMemory weight = values(shape.outputs * shape.inputs, 1),
-                       ring = values(kSlots * shape.inputs, 2),
-                       filter = values(shape.inputs * 4, 3), bias = values(shape.inputs, 4);
-    for (const int32_t begin : {0, 2, 5}) {
-      for (int32_t count = 1; count <= 8; ++count) {
-        if (!pass_linear_takes_conv<TypeParam>(count, shape.inputs)) continue;
-        SCOPED_TRACE(std::to_string(shape.inputs) + " inputs, " + std::to_string(count) +
-                     " tokens from " + std::to_string(begin));
-        std::vector<PassToken> tokens(count);
-        for (int32_t t = 0; t < count; ++t) {
-          tokens[t] = {.position = begin + t, .place = (begin + t) % kSlots};
+    const int64_t stride = padded(sizes.outputs), conv_stride = padded(sizes.channels);
+    const DeviceMemory weight = values(sizes.outputs * sizes.inputs, 1),
+                       filter = values(sizes.channels * 4, 3), bias = values(sizes.channels, 4),
+                       norm = values(sizes.inputs, 5), x = values(8 * sizes.inputs, 6);
+    for (const std::vector<PassSequence>& sequences : passes) {
+      std::vector<PassToken> tokens;
+      for (const PassSequence& s : sequences) {
+        for (int32_t t = 0; t < s.tokens; ++t) {
+          const int32_t position = s.base + s.pending + t;
+          tokens.push_back({.position = position, .place = s.row * kSlots + position % kSlots});
         }
-        const DeviceMemory device_tokens = on_device(tokens);
-        const DeviceMemory sequence =
-            on_device(std::vector<PassSequence>{{.tokens = count, .base = begin, .commit = count}});
-        const DeviceMemory convolved(count * shape.inputs * sizeof(TypeParam));
-        conv_step_cuda<TypeParam>({.sequences = sequence.as<PassSequence>(),
-                                   .n_sequences = 1,
-                                   .ring_slots = kSlots,
-                                   .channels = shape.inputs,
-                                   .x = ring.as<TypeParam>(),
-                                   .x_stride = shape.inputs,
-                                   .weight = filter.as<TypeParam>(),
-                                   .bias = bias.as<TypeParam>(),
-                                   .y = convolved.as<TypeParam>()},
-                                  {}, stream);
-        const auto product = [&](const DeviceMemory& x, bool convolves) {
-          DeviceMemory y(kSlots * shape.outputs * sizeof(TypeParam));
-          pass_linear_cuda<TypeParam>({.rows = count,
-                                       .inputs = shape.inputs,
-                                       .outputs = shape.outputs,
-                                       .weight = weight.as<TypeParam>(),
-                                       .x = x.as<TypeParam>(),
-                                       .x_stride = shape.inputs,
-                                       .conv_weight = convolves ? filter.as<TypeParam>() : nullptr,
-                                       .conv_bias = bias.as<TypeParam>(),
-                                       .ring_slots = kSlots,
-                                       .tokens = device_tokens.as<PassToken>(),
-                                       .scatter = true,
-                                       .y = y.as<TypeParam>(),
-                                       .y_stride = shape.outputs},
-                                      stream);
-          synchronise(stream);
-          std::vector<char> bytes(static_cast<size_t>(y.bytes()));
-          y.read(bytes.data(), y.bytes());
-          return bytes;
-        };
-        EXPECT_TRUE(product(ring, true) == product(convolved, false));
       }
+      if (sequences.size() > 1) tokens.push_back({.position = 0, .place = kRows * kSlots});
+      const auto rows = static_cast<int64_t>(tokens.size());
+      SCOPED_TRACE(std::to_string(sizes.inputs) + " inputs, " + std::to_string(rows) + " rows");
+      ASSERT_TRUE(pass_linear_convolves<Bf16>(rows, sizes.inputs));
+      const DeviceMemory device_tokens = on_device(tokens), device_sequences = on_device(sequences);
+      struct Rings {
+        std::vector<Bf16> y, convolved;
+      };
+      const auto run = [&](bool apart) {
+        const DeviceMemory y = values(kPlaces * stride, 2),
+                           convolved = values(kPlaces * conv_stride, 7);
+        PassLinearParams<Bf16> p{.rows = rows,
+                                 .inputs = sizes.inputs,
+                                 .outputs = sizes.outputs,
+                                 .weight = weight.as<Bf16>(),
+                                 .norm = norm.as<Bf16>(),
+                                 .norm_eps = 1e-5f,
+                                 .x = x.as<Bf16>(),
+                                 .x_stride = sizes.inputs,
+                                 .tokens = device_tokens.as<PassToken>(),
+                                 .scatter = true,
+                                 .y = y.as<Bf16>(),
+                                 .y_stride = stride};
+        if (!apart) {
+          p.conv = {.channels = sizes.channels,
+                    .weight = filter.as<Bf16>(),
+                    .bias = bias.as<Bf16>(),
+                    .ring_slots = kSlots,
+                    .y = convolved.as<Bf16>(),
+                    .y_stride = conv_stride};
+        }
+        pass_linear_cuda<Bf16>(p, stream);
+        if (apart) {
+          conv_step_cuda<Bf16>({.sequences = device_sequences.as<PassSequence>(),
+                                .n_sequences = static_cast<int64_t>(sequences.size()),
+                                .ring_slots = kSlots,
+                                .channels = sizes.channels,
+                                .x = y.as<Bf16>(),
+                                .x_stride = stride,
+                                .weight = filter.as<Bf16>(),
+                                .bias = bias.as<Bf16>(),
+                                .y = convolved.as<Bf16>(),
+                                .y_stride = conv_stride},
+                               {}, stream);
+        }
+        synchronise(stream);
+        Rings rings{on_host<Bf16>(y), on_host<Bf16>(convolved)};
+        rings.convolved.resize(kRows * kSlots * conv_stride);  // not what fills a bucket
+        return rings;
+      };
+      const Rings together = run(/*apart=*/false), apart = run(/*apart=*/true);
+      EXPECT_TRUE(testing::same_bits(together.y, apart.y));
+      EXPECT_TRUE(testing::same_bits(together.convolved, apart.convolved));
     }
   }
   destroy_cuda_stream(stream);

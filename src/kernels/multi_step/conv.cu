@@ -29,8 +29,7 @@ __global__ void __launch_bounds__(kChannels* kTokens)
   for (int t = first + threadIdx.x / kChannels; t < end; t += kTokens) {
     float x[kTaps];
     filter.template load<1>(x, p.x + channel, static_cast<int>(p.x_stride), places, t, t);
-    p.y[static_cast<int64_t>(s.first + t) * channels + channel] =
-        rounded<T>(filter(x, /*activation=*/true));
+    p.y[places.at(t) * p.y_stride + channel] = rounded<T>(filter(x, /*activation=*/true));
   }
 }
 

@@ -97,7 +97,8 @@ __device__ inline void stage(const Staged<T>& B, const Staged<T>& C, int N, cons
   }
 }
 
-// One block: kBlockChannels channels of one sequence. kProjects: dt of new tokens is computed here.
+// One block: kBlockChannels channels of one sequence. kProjects: dt of new tokens is computed here,
+// and x has been convolved.
 template <typename T, typename Tiling, bool kProjects>
 __global__ void __launch_bounds__(Tiling::kThreads, kResidentBlocks<Tiling, kProjects>)
     mamba1_step(const Mamba1StepParams<T> p, const Prefetch next, const Division division) {
@@ -150,7 +151,11 @@ __global__ void __launch_bounds__(Tiling::kThreads, kResidentBlocks<Tiling, kPro
   // A thread prepares the inputs of one channel, of some tokens.
   const int mine = thread % kBlockChannels, my_channel = min(first_channel + mine, d_inner - 1);
   const int source = division.repeats(my_channel / N) * N + my_channel % N;
-  const Filter<T> filter(p.conv_weight, p.conv_bias, my_channel, static_cast<int>(p.d_conv));
+  const bool convolves = !kProjects && p.convolved == nullptr;
+  Filter<T> filter;
+  if (convolves) {
+    filter = Filter<T>(p.conv_weight, p.conv_bias, my_channel, static_cast<int>(p.d_conv));
+  }
   const float dt_bias = p.dt_bias[my_channel], D = p.D[my_channel];
 
   // The state is on its way while the kernel waits, loaded also where it is not read: a branch
@@ -190,7 +195,12 @@ __global__ void __launch_bounds__(Tiling::kThreads, kResidentBlocks<Tiling, kPro
 #pragma unroll
       for (int round = 0; round < kRounds; ++round) {
         const int t = min(first + round * Tiling::kTokensAtOnce, tokens - 1);
-        filter.template load<1>(x[round], p.x + source, x_stride, places, t, t);
+        if (convolves) {
+          filter.template load<1>(x[round], p.x + source, x_stride, places, t, t);
+        } else {
+          x[round][0] =
+              input_at(p.convolved + my_channel, static_cast<int>(p.convolved_stride), places, t);
+        }
         dt[round] = input_at(p.dt + my_channel, dt_stride, places, t);
         z[round] = input_at(p.z + my_channel, z_stride, places, t);
       }
@@ -217,7 +227,7 @@ __global__ void __launch_bounds__(Tiling::kThreads, kResidentBlocks<Tiling, kPro
             }
           }
         }
-        const float convolved = filter(x[round], /*activation=*/true);
+        const float convolved = convolves ? filter(x[round], /*activation=*/true) : x[round][0];
         const float step = softplus(__fadd_rn(dt[round], dt_bias));
         // z of a pending token may be anything: its gate is not read.
         inputs[t * kBlockChannels + mine] = {.dt = step,
@@ -357,7 +367,8 @@ template <typename T>
 bool mamba1_step_projects_dt(const Mamba1StepParams<T>& p, int64_t longest) {
   // Every sequence reads the weight anew.
   constexpr int64_t kMostSequences = 4, kMostRank = 256;
-  return longest <= DtTile::kTokens && p.n_sequences <= kMostSequences && p.rank <= kMostRank &&
+  return p.convolved != nullptr && longest <= DtTile::kTokens && p.n_sequences <= kMostSequences &&
+         p.rank <= kMostRank &&
          with_tiling(p, [&]<typename Tiling>() { return kCanProject<T, Tiling>; });
 }
 

@@ -78,6 +78,9 @@ struct Mamba1StepParams {
   int64_t c_stride = 0;
   const T* conv_weight = nullptr;  // [d_inner, d_conv]
   const T* conv_bias = nullptr;    // [d_inner]
+  // Ring, d_inner wide, of what x has been convolved to; null: it is convolved here.
+  const T* convolved = nullptr;
+  int64_t convolved_stride = 0;
   const float* dt_bias = nullptr;  // [d_inner]
   const float* A = nullptr;        // [d_inner, d_state], negative
   const float* D = nullptr;        // [d_inner]
@@ -94,6 +97,7 @@ struct Mamba1StepParams {
 };
 
 // The convolution alone, with SiLU, of the new tokens: where B, C and dt are projected from it.
+// From ring to ring.
 template <typename T>
 struct ConvStepParams {
   const PassSequence* sequences = nullptr;
@@ -106,12 +110,13 @@ struct ConvStepParams {
   int64_t x_stride = 0;
   const T* weight = nullptr;  // [channels, d_conv]
   const T* bias = nullptr;    // [channels]
-  T* y = nullptr;             // [tokens of the pass, channels]
+  T* y = nullptr;             // ring, channels wide
+  int64_t y_stride = 0;
 };
 
 // Whether a step of no more than `longest` new tokens of a sequence can project dt on a device, and
-// is the faster for it: few tokens of few sequences, 16 states, bf16. Of p, sizes, rank and
-// n_sequences are set.
+// is the faster for it: few tokens of few sequences, 16 states, bf16, x convolved before. Of p,
+// sizes, rank, n_sequences and convolved are set.
 template <typename T>
 bool mamba1_step_projects_dt(const Mamba1StepParams<T>& p, int64_t longest);
 

@@ -134,11 +134,13 @@ void mamba1_step_reference(const Mamba1StepParams<T>& p) {
       if (s.base > 0) std::copy_n(state, N, h.begin());
       for (int64_t step = 0; step < s.pending + s.tokens; ++step) {
         const int64_t position = s.base + step, place = place_of(s, p.ring_slots, position);
-        const float x =
-            convolve(p.conv_weight + d * p.d_conv, p.conv_bias[d], p.d_conv, /*activation=*/true,
-                     position, [&](int64_t at) {
-                       return to_float(p.x[place_of(s, p.ring_slots, at) * p.x_stride + source]);
-                     });
+        const auto x_at = [&](int64_t at) {
+          return to_float(p.x[place_of(s, p.ring_slots, at) * p.x_stride + source]);
+        };
+        const float x = p.convolved != nullptr
+                            ? to_float(p.convolved[place * p.convolved_stride + d])
+                            : convolve(p.conv_weight + d * p.d_conv, p.conv_bias[d], p.d_conv,
+                                       /*activation=*/true, position, x_at);
         const float dt = softplus(to_float(p.dt[place * p.dt_stride + d]) + p.dt_bias[d]);
         const T* B = p.B + place * p.b_stride + d / (p.d_inner / p.b_groups) * N;
         const T* C = p.C + place * p.c_stride + d / (p.d_inner / p.c_groups) * N;
@@ -164,7 +166,7 @@ void conv_step_reference(const ConvStepParams<T>& p) {
     const PassSequence& s = p.sequences[i];
     for (int64_t step = s.pending; step < s.pending + s.tokens; ++step) {
       for (int64_t c = 0; c < p.channels; ++c) {
-        p.y[token_of(s, step) * p.channels + c] = rounded<T>(
+        p.y[place_of(s, p.ring_slots, s.base + step) * p.y_stride + c] = rounded<T>(
             convolve(p.weight + c * p.d_conv, p.bias[c], p.d_conv, /*activation=*/true,
                      s.base + step, [&](int64_t at) {
                        return to_float(p.x[place_of(s, p.ring_slots, at) * p.x_stride + c]);

@@ -1,7 +1,7 @@
 // Which kernel computes a product, and those of some dozens of rows and of fp32.
 #include <algorithm>
 
-#include "kernels/pass_linear/convolved.h"
+#include "kernels/pass_linear/few_outputs.h"
 #include "kernels/pass_linear/few_rows.h"
 #include "kernels/pass_linear/many_rows.h"
 #include "kernels/pass_linear/tile.cuh"
@@ -230,11 +230,7 @@ __global__ void __launch_bounds__(kThreads) linear_fp32(PassLinearParams<float> 
   wait_for_predecessor();
   float* staged = reinterpret_cast<float*>(shared);
   if constexpr (kStaged) {
-    if (p.conv_weight != nullptr) {
-      stage<Source::convolved>(p, norm_weight, staged, squares);
-    } else {
-      stage<Source::rows>(p, norm_weight, staged, squares);
-    }
+    stage_rows(p, norm_weight, staged, squares);
   }
   float sums[kOutputs][kRows] = {};
   for (int k = lane * 4; k < width; k += 128) {
@@ -306,9 +302,11 @@ void check(const PassLinearParams<T>& p) {
   require(p.rows >= 1 && p.inputs >= 1 && p.outputs >= 1, "pass_linear: an empty product");
   require(aligned(p.weight, padded(p.inputs)) && aligned(p.x, p.x_stride),
           "pass_linear: rows are not aligned to 16 bytes");
-  require((p.norm == nullptr && p.conv_weight == nullptr) ||
-              pass_linear_takes_norm<T>(p.rows, p.inputs),
-          "pass_linear: no norm or convolution of so many rows or of these inputs");
+  require(p.norm == nullptr || pass_linear_takes_norm<T>(p.rows, p.inputs),
+          "pass_linear: no norm of so many rows or of these inputs");
+  require(p.conv.channels == 0 || (pass_linear_convolves<T>(p.rows, p.inputs) && p.norm &&
+                                   p.scatter && !p.gated && !p.residual),
+          "pass_linear: no convolution of the outputs of this product");
 }
 
 }  // namespace
@@ -321,9 +319,19 @@ template bool pass_linear_takes_norm<float>(int64_t, int64_t);
 template bool pass_linear_takes_norm<Bf16>(int64_t, int64_t);
 
 template <>
+bool pass_linear_convolves<float>(int64_t, int64_t) {
+  return false;
+}
+template <>
+bool pass_linear_convolves<Bf16>(int64_t rows, int64_t inputs) {
+  return rows <= kMostFewRows && split_of(inputs) == kWarps &&
+         pass_linear_takes_norm<Bf16>(rows, inputs);
+}
+
+template <>
 void pass_linear_cuda(const PassLinearParams<Bf16>& p, CudaStream stream) {
   check(p);
-  if (takes_convolved(p)) return convolved_cuda(p, stream);
+  if (takes_few_outputs(p)) return few_outputs_cuda(p, stream);
   if (p.rows <= kMostFewRows) return few_rows_cuda(p, stream);
   if (p.rows <= 16) return start_bf16<2, 2>(p, stream);
   if (p.rows <= 32) return start_bf16<2, 4>(p, stream);

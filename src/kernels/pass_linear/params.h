@@ -19,11 +19,21 @@ inline constexpr int64_t padded(int64_t size) {
 // of rows that end with a whole vector.
 template <typename T>
 bool pass_linear_takes_norm(int64_t rows, int64_t inputs);
-// The same of a convolution of four taps.
+// Whether the outputs of so many rows behind a norm can be convolved with the product.
 template <typename T>
-bool pass_linear_takes_conv(int64_t rows, int64_t inputs) {
-  return pass_linear_takes_norm<T>(rows, inputs);
-}
+bool pass_linear_convolves(int64_t rows, int64_t inputs);
+
+// The causal convolution of the first outputs with those of the three positions before, with SiLU
+// behind it, as ConvStepParams says. The outputs are a ring then, which `scatter` writes.
+template <typename T>
+struct OutputConvolution {
+  int64_t channels = 0;       // that are convolved; 0: none
+  const T* weight = nullptr;  // [channels, 4]
+  const T* bias = nullptr;    // [channels]
+  int64_t ring_slots = 0;
+  T* y = nullptr;  // ring, channels wide
+  int64_t y_stride = 0;
+};
 
 // With u = norm(x) where there is a norm and x where there is none, and every result rounded to T
 // (of the norm, x * weight before the product and what is behind it after):
@@ -41,11 +51,6 @@ struct PassLinearParams {
   const float* scales = nullptr;  // [rows], of rows whose norm pass_norm began; null: none
   const T* x = nullptr;           // [rows, inputs]
   int64_t x_stride = 0;
-  // With a filter, u is the causal convolution of x, a ring, with SiLU behind it, at tokens[r]; as
-  // ConvStepParams says. See pass_linear_takes_conv.
-  const T* conv_weight = nullptr;  // [inputs, 4]
-  const T* conv_bias = nullptr;    // [inputs]
-  int64_t ring_slots = 0;
   const T* bias = nullptr;      // [outputs]; null: none
   const T* residual = nullptr;  // [rows, outputs], contiguous, may be y; null: none
   // Whose place row r of the other side is: x is read from tokens[r].place of a ring with `gather`,
@@ -54,6 +59,7 @@ struct PassLinearParams {
   bool gather = false, scatter = false;
   T* y = nullptr;  // [rows, outputs]
   int64_t y_stride = 0;
+  OutputConvolution<T> conv = {};  // see pass_linear_convolves
 };
 
 // On the device in use. The bits of a row do not depend on the others, nor on their number.

@@ -71,52 +71,6 @@ __device__ inline void load_norm(const PassLinearParams<T>& p, uint4 (&weight)[k
   }
 }
 
-constexpr int kTaps = 4;
-// The convolution of neighbouring channels, with SiLU behind it. x: of each tap, in order; filter:
-// [channels, taps].
-template <typename T>
-__device__ inline uint4 convolved(const uint4 (&x)[kTaps], const T* filter, const T* bias) {
-  constexpr int kSize = Vector<T>::kSize;
-  Vector<T> inputs[kTaps], weights[kTaps];  // weights: of kSize / 4 channels, all taps
-#pragma unroll
-  for (int tap = 0; tap < kTaps; ++tap) {
-    inputs[tap] = unpack<T>(x[tap]);
-    weights[tap] = unpack<T>(*reinterpret_cast<const uint4*>(filter + tap * kSize));
-  }
-  Vector<T> y = unpack<T>(*reinterpret_cast<const uint4*>(bias));
-#pragma unroll
-  for (int i = 0; i < kSize; ++i) {
-#pragma unroll
-    for (int tap = 0; tap < kTaps; ++tap) {
-      const int weight = i * kTaps + tap;
-      y.values[i] = multiply_add(weights[weight / kSize].values[weight % kSize],
-                                 inputs[tap].values[i], y.values[i]);
-    }
-    y.values[i] = silu(y.values[i]);
-  }
-  return pack<T>(y);
-}
-
-// The convolution of a row of x, to shared memory; by all threads.
-template <typename T>
-__device__ inline void stage_convolved(const PassLinearParams<T>& p, int row, T* staged) {
-  constexpr int kSize = Vector<T>::kSize;
-  const PassToken token = p.tokens[row];
-  const int slots = static_cast<int>(p.ring_slots);
-  const int ring = token.place - token.position % slots;
-  for (int k = threadIdx.x * kSize; k < p.inputs; k += kThreads * kSize) {
-    uint4 x[kTaps];
-#pragma unroll
-    for (int tap = 0; tap < kTaps; ++tap) {
-      const int position = token.position - (kTaps - 1) + tap;
-      const T* from = p.x + static_cast<int64_t>(ring + max(position, 0) % slots) * p.x_stride + k;
-      x[tap] = position >= 0 ? *reinterpret_cast<const uint4*>(from) : uint4{};
-    }
-    *reinterpret_cast<uint4*>(staged + k) =
-        convolved(x, p.conv_weight + k * kTaps, p.conv_bias + k);
-  }
-}
-
 // The rows of x, times the norm's weight if there is one, to shared memory; by all threads, each
 // with all its copies on their way at once, because behind a stream of weights one takes most of a
 // microsecond. A thread norms what it has copied.
@@ -136,7 +90,7 @@ __device__ inline void stage_rows(const PassLinearParams<T>& p,
   }
   end_copy_group();
   await_copies<0>();
-  if (p.norm == nullptr) return;
+  if (p.norm == nullptr) return sync_threads<kThreads>();
 #pragma unroll 1
   for (int row = 0; row < rows; ++row) {
     float sum = 0;
@@ -151,22 +105,6 @@ __device__ inline void stage_rows(const PassLinearParams<T>& p,
     }
     sum = warp_sum(sum);
     if (threadIdx.x % 32 == 0) squares[threadIdx.x / 32][row] = sum;
-  }
-}
-
-// Where a kernel has x: in shared memory, perhaps convolved on its way there; or in chunks that
-// come as the weights do.
-enum class Source { rows, convolved, streamed };
-
-// What the product takes of x, to shared memory; by all threads.
-template <Source kSource, typename T>
-__device__ inline void stage(const PassLinearParams<T>& p, const uint4 (&norm_weight)[kNormVectors],
-                             T* staged, Squares& squares) {
-  if constexpr (kSource == Source::convolved) {
-    const int64_t stride = staged_stride<T>(p.inputs);
-    for (int row = 0; row < p.rows; ++row) stage_convolved(p, row, staged + row * stride);
-  } else {
-    stage_rows(p, norm_weight, staged, squares);
   }
   sync_threads<kThreads>();
 }

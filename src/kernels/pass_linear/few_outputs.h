@@ -1,4 +1,4 @@
-// The linear map of the convolution of few rows, in bf16: what Mamba-1 selects by.
+// Products of many inputs and few outputs, of few rows, in bf16: what Mamba-1 selects by.
 #pragma once
 
 #include "kernels/pass_linear/params.h"
@@ -6,9 +6,9 @@
 namespace mambify::kernels::linear {
 
 // Whether this product is one, on a device that has clusters of blocks.
-bool takes_convolved(const PassLinearParams<Bf16>& p);
+bool takes_few_outputs(const PassLinearParams<Bf16>& p);
 
 // As pass_linear_cuda, with the same bits.
-void convolved_cuda(const PassLinearParams<Bf16>& p, CudaStream stream);
+void few_outputs_cuda(const PassLinearParams<Bf16>& p, CudaStream stream);
 
 }  // namespace mambify::kernels::linear
