@@ -64,6 +64,19 @@ ERRORS = [
         "p.at(",
         "*Distribution*Guesses*",
     ),
+    Planted(
+        "a draft ends by what it has drawn, not by how certain it is of its likeliest token",
+        "src/decode/model_drafter.cpp",
+        "      if (!is_certain(requests[i], next, certainties_[i])) return;\n"
+        "      const TokenDraw& draw = draws[n];\n"
+        "      drawn[n] = sample_token(next, draw.sampling, draw.sequence, draw.position, scores.tokens());\n",
+        "      const TokenDraw& draw = draws[n];\n"
+        "      const TokenId token =\n"
+        "          sample_token(next, draw.sampling, draw.sequence, draw.position, scores.tokens());\n"
+        "      if (requests[i].min_probability > 0 && next[token] < std::ranges::max(next)) return;\n"
+        "      drawn[n] = token;\n",
+        "*Distribution*Certain*",
+    ),
 ]
 
 
