@@ -97,22 +97,24 @@ Speed median_of(const std::vector<Speed>& runs) {
           .accepted = middle(&Speed::accepted)};
 }
 
-// A draft model, in the format that `generate` gives it by default.
+// A draft model as `generate` has it by default: the format, and the tokens that it guesses among.
 struct DraftModel {
   DraftModel(const BenchSpeculateOptions& options, const ModelConfig& target)
       : model(bench_model(options.draft.ends_with(".toml")
                               ? BenchModelOptions{.model = "", .shape = options.draft}
                               : BenchModelOptions{.model = options.draft, .shape = ""},
-                          options.common)),
-        packed(pack_weights(model, default_draft_weights(options.common), options.common)) {
+                          options.common)) {
     if (model.config.vocab_size != target.vocab_size) {
       throw Error("{}: a vocabulary of {} tokens, that of the model has {}", options.draft,
                   model.config.vocab_size, target.vocab_size);
     }
+    tokens = keep_draft_vocabulary(own_draft_vocabulary(options.draft), model);
+    packed.emplace(pack_weights(model, default_draft_weights(options.common), options.common));
   }
 
   Model model;
-  PackedWeights packed;
+  std::vector<TokenId> tokens;  // empty: all
+  std::optional<PackedWeights> packed;
 };
 
 class Bench {
@@ -138,7 +140,7 @@ class Bench {
     const std::unique_ptr<Drafter> beside =
         draft_ == nullptr ? nullptr
                           : model_drafter(draft_->model, decoding.rows, decoding.context,
-                                          draft_length, &draft_->packed);
+                                          draft_length, &*draft_->packed, draft_->tokens);
     KnowingDrafter drafter(requests_, plain_, options_.acceptance, model_.config.vocab_size,
                            options_.common.seed, beside.get());
     decoding.drafter = &drafter;

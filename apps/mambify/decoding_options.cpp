@@ -100,15 +100,25 @@ std::string default_draft_weights(const CommonOptions& common) {
   return cuda_device(common) ? "native" : "int8";
 }
 
+fs::path own_draft_vocabulary(const std::string& draft) {
+  const fs::path own = fs::path(draft) / kDraftVocabularyFile;
+  return fs::exists(own) ? own : fs::path();
+}
+
+std::vector<TokenId> keep_draft_vocabulary(const fs::path& file, Model& draft) {
+  if (file.empty()) return {};
+  std::vector<TokenId> tokens = read_draft_vocabulary(file, draft.config.vocab_size);
+  keep_outputs(draft, tokens);
+  return tokens;
+}
+
 namespace {
 
 // The file to read, or nothing where a draft guesses among all tokens.
 fs::path vocabulary_file(const DraftOptions& options) {
   if (options.vocabulary == "all") return {};
   if (!options.vocabulary.empty()) return options.vocabulary;
-  if (options.draft == "self") return {};
-  const fs::path own = fs::path(options.draft) / kDraftVocabularyFile;
-  return fs::exists(own) ? own : fs::path();
+  return options.draft == "self" ? fs::path() : own_draft_vocabulary(options.draft);
 }
 
 }  // namespace
@@ -142,10 +152,7 @@ LoadedDrafter::LoadedDrafter(const DraftOptions& options, const CommonOptions& c
     check_same_vocabulary(target_path, target.tokenizer, options.draft, loaded.tokenizer);
     model_ = std::move(loaded.model);
   }
-  if (const fs::path file = vocabulary_file(options); !file.empty()) {
-    vocabulary_ = read_draft_vocabulary(file, model_->config.vocab_size);
-    keep_outputs(*model_, vocabulary_);
-  }
+  vocabulary_ = keep_draft_vocabulary(vocabulary_file(options), *model_);
   packed_.emplace(pack_weights(
       *model_, options.weights.empty() ? default_draft_weights(common) : options.weights, common));
 }

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <CLI/CLI.hpp>
+#include <filesystem>
 #include <memory>
 #include <optional>
 #include <string>
@@ -59,6 +60,11 @@ struct DraftOptions {
 void add_draft_options(CLI::App& verb, DraftOptions& options);
 // The format of a draft model's weights, which --draft-weights changes.
 std::string default_draft_weights(const CommonOptions& common);
+
+// Where a draft's folder keeps the tokens that it guesses among; empty: it guesses among all.
+std::filesystem::path own_draft_vocabulary(const std::string& draft);
+// Reads them and keeps these outputs of the draft. Without a file: none, which are all.
+std::vector<TokenId> keep_draft_vocabulary(const std::filesystem::path& file, Model& draft);
 
 // What an engine drafts with, and the model behind it if there is one.
 class LoadedDrafter {

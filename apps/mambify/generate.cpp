@@ -29,19 +29,18 @@ struct GenerateOptions {
 };
 
 void print_result(const GenerationRequest& request, const GenerationResult& result) {
-  print_json(
-      {{"prompt_ids", request.prompt},
-       {"ids", result.ids},
-       {"text", result.text},
-       {"finish_reason", finish_reason_name(result.finish_reason)},
-       {"timing",
-        {{"prefill_tokens_per_second", result.prefill_tokens_per_second()},
-         {"decode_tokens_per_second", result.decode_tokens_per_second()}}},
-       {"speculation",
-        {{"cycles", result.cycles},
-         {"drafting", result.drafting},
-         {"drafted", result.drafted},
-         {"accepted", result.accepted}}}});
+  print_json({{"prompt_ids", request.prompt},
+              {"ids", result.ids},
+              {"text", result.text},
+              {"finish_reason", finish_reason_name(result.finish_reason)},
+              {"timing",
+               {{"prefill_tokens_per_second", result.prefill_tokens_per_second()},
+                {"decode_tokens_per_second", result.decode_tokens_per_second()}}},
+              {"speculation",
+               {{"cycles", result.cycles},
+                {"drafting", result.drafting},
+                {"drafted", result.drafted},
+                {"accepted", result.accepted}}}});
 }
 
 std::vector<Prompt> collect_prompts(const GenerateOptions& options) {
