@@ -20,7 +20,7 @@ int chunks_of_member(int64_t inputs) {
 int64_t bytes_of(int64_t inputs) { return int64_t{chunks_of_member(inputs)} * kVectors * 32 * 16; }
 
 __global__ void __launch_bounds__(32) few_outputs(const PassLinearParams<Bf16> params) {
-  PassLinearParams<Bf16> p = params;
+  PassLinearParams<Bf16> p = params;  // of what it never has there is no code
   p.gated = false, p.bias = nullptr, p.residual = nullptr;
   extern __shared__ uint4 shared[];         // [chunks, kVectors, 32]
   __shared__ float4 partial[kMembers][32];  // in the block that adds, of each member's threads
@@ -110,9 +110,9 @@ __global__ void __launch_bounds__(32) few_outputs(const PassLinearParams<Bf16> p
 bool takes_few_outputs(const PassLinearParams<Bf16>& p) {
   constexpr int64_t kMostBytes = 96 << 10;  // kernels before and behind need theirs
   static const bool is_possible = has_clusters(few_outputs);
-  return is_possible && p.norm == nullptr && p.scales == nullptr && !p.gated &&
-         p.bias == nullptr && p.residual == nullptr && p.rows <= kMostStagedRows &&
-         p.inputs == padded(p.inputs) && split_of(p.inputs) == kMembers &&
+  return is_possible && p.norm == nullptr && p.scales == nullptr && !p.gated && p.bias == nullptr &&
+         p.residual == nullptr && p.rows <= kMostStagedRows && p.inputs == padded(p.inputs) &&
+         split_of(p.inputs) == kMembers &&
          divide_up(p.outputs, kOutputs) * kMembers <= 2 * multiprocessors() &&
          bytes_of(p.inputs) <= kMostBytes;
 }

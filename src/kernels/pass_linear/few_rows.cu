@@ -134,7 +134,7 @@ __device__ inline void await_chunk(int stages) {
 template <bool kStaged, bool kConvolves>
 __global__ void __launch_bounds__(kThreads, 1)
     few_rows(const PassLinearParams<Bf16> params, const Division division) {
-  PassLinearParams<Bf16> p = params;
+  PassLinearParams<Bf16> p = params;  // of what it never has there is no code
   if constexpr (kConvolves) p.gated = false, p.bias = nullptr, p.residual = nullptr;
   extern __shared__ uint4 shared[];
   __shared__ Squares squares;

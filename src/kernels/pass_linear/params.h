@@ -24,7 +24,8 @@ template <typename T>
 bool pass_linear_convolves(int64_t rows, int64_t inputs);
 
 // The causal convolution of the first outputs with those of the three positions before, with SiLU
-// behind it, as ConvStepParams says. The outputs are a ring then, which `scatter` writes.
+// behind it, as ConvStepParams says. The outputs are a ring then, which `scatter` writes, and which
+// is read while kernels before still run: no other of the pass may write it.
 template <typename T>
 struct OutputConvolution {
   int64_t channels = 0;       // that are convolved; 0: none
