@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <bit>
 #include <cmath>
+#include <cstring>
 #include <numbers>
 
 #include "kernels/math.h"
@@ -78,9 +79,13 @@ Contenders find_contenders(std::span<const float> block, const LogitBits& bits, 
                     static_cast<float>(best), marks);
   }
   Contenders contenders;
-  for (size_t i = 0; i < block.size(); ++i) {
-    contenders.places[contenders.count] = static_cast<uint16_t>(i);
-    contenders.count += marks[i];
+  for (size_t begin = 0; begin < block.size(); begin += sizeof(uint64_t)) {
+    uint64_t any;
+    std::memcpy(&any, marks.data() + begin, sizeof(any));
+    if (any == 0) continue;
+    for (size_t i = begin; i < std::min(begin + sizeof(any), block.size()); ++i) {
+      if (marks[i] != 0) contenders.places[contenders.count++] = static_cast<uint16_t>(i);
+    }
   }
   return contenders;
 }
