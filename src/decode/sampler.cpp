@@ -23,14 +23,17 @@ void sort_front(std::vector<Candidate>& candidates, size_t count) {
   std::sort(candidates.begin(), middle, likelier);
 }
 
-// The tokens whose score is at least `floor`.
+// The tokens whose score is not below `floor`.
 std::vector<Candidate> at_least(std::span<const float> logits, double temperature, double floor) {
   std::vector<Candidate> kept;
-  // Below the floor by more than its roundings, for a first look.
-  const float below = std::nextafter(static_cast<float>(floor * temperature), kNoLogit);
+  // Below the floor by more than its roundings, for a first look. Temperatures near 0 make scores
+  // infinite.
+  const float below = std::isfinite(floor)
+                          ? std::nextafter(static_cast<float>(floor * temperature), kNoLogit)
+                          : kNoLogit;
   for_each_above(logits, below, [&](size_t i) {
     const Candidate candidate{static_cast<TokenId>(i), logits[i] / temperature};
-    if (candidate.score >= floor) kept.push_back(candidate);
+    if (!(candidate.score < floor)) kept.push_back(candidate);
   });
   return kept;
 }

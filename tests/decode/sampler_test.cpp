@@ -201,6 +201,19 @@ TEST(Sampler, GreedyTakesTheLowestOfEqualTokens) {
   EXPECT_EQ(sample_token(std::vector<float>{1, 3, 3}, {}, 0, 0), 1);
 }
 
+// However low it is: scores are infinite then, those of less likely tokens, too.
+TEST(Sampler, SomeTokenIsDrawnAtAnyTemperature) {
+  const std::vector<float> logits = random_logits(1003, 5);
+  for (const double temperature : {1e-3, 1e-20, 1e-38, 1e-40, 1e-300, 5e-324}) {
+    for (SamplingOptions options : kFilters) {
+      options.temperature = temperature;
+      const TokenId token = sample_token(logits, options, /*sequence=*/0, /*position=*/0);
+      EXPECT_GT(logits[token], 0) << temperature << ", top-k " << options.top_k << ", top-p "
+                                  << options.top_p << ", min-p " << options.min_p;
+    }
+  }
+}
+
 TEST(Sampler, ForbiddenTokensAreNeverDrawn) {
   std::vector<float> logits(64, -std::numeric_limits<float>::infinity());
   logits[17] = -1;
