@@ -60,17 +60,19 @@ void CudaPass<T>::record_mamba1_inputs(const Bucket& bucket, const CudaBlock& bl
   const int64_t in_stride = kernels::padded(mixer.in.outputs);
   const int64_t channels = sizes.d_inner, stride = kernels::padded(channels);
   kernels::PassLinearParams<T> in{.scatter = true, .y = layer.in.as<T>(), .y_stride = in_stride};
-  if (!sizes.selects_from_x) return normed_linear(bucket, block.input_norm, mixer.in, in);
-  if (sizes.d_conv == 4 && kernels::pass_linear_convolves<T>(bucket.tokens, config_.d_model)) {
+  const bool convolves = sizes.selects_from_x && sizes.d_conv == 4 &&
+                         kernels::pass_linear_convolves<T>(bucket.tokens, config_.d_model);
+  if (convolves) {
     in.conv = {.channels = channels,
                .weight = elements_of(mixer.conv_weight),
                .bias = elements_of(mixer.conv_bias),
                .ring_slots = sizes_.ring_slots,
                .y = layer.convolved.as<T>(),
                .y_stride = stride};
-    normed_linear(bucket, block.input_norm, mixer.in, in);
-  } else {
-    normed_linear(bucket, block.input_norm, mixer.in, in);
+  }
+  normed_linear(bucket, block.input_norm, mixer.in, in);
+  if (!sizes.selects_from_x) return;
+  if (!convolves) {
     kernels::conv_step_cuda<T>({.sequences = plan_.sequences(),
                                 .n_sequences = bucket.sequences,
                                 .ring_slots = sizes_.ring_slots,

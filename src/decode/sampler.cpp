@@ -1,6 +1,7 @@
 #include "decode/sampler.h"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 
 #include "core/error.h"
@@ -44,8 +45,8 @@ std::vector<Candidate> likeliest_of(std::span<const float> logits, double temper
   const size_t most = 2 * std::min(count, logits.size()) + kLogitLanes;
   std::vector<Candidate> kept;
   kept.reserve(most);
-  float floor =
-      kNoLogit;  // of the last of the likeliest so far: an equal one behind it is not kept
+  // The logit of the last of the likeliest so far: an equal one behind it is not kept.
+  float floor = kNoLogit;
   for_each_above(logits, floor, [&](size_t i) {
     kept.push_back({static_cast<TokenId>(i), logits[i] / temperature});
     if (kept.size() < most) return;
@@ -76,40 +77,22 @@ void keep_top_p(std::vector<Candidate>& candidates, double best, double total, d
   }
 }
 
-// What the first of the filters keeps of all tokens, and a part of what top-p does not.
-std::vector<Candidate> first_filtered(std::span<const float> logits, const SamplingOptions& options,
-                                      double best, double& total) {
-  const double temperature = options.temperature;
-  if (options.top_k > 0) {
-    std::vector<Candidate> kept =
-        likeliest_of(logits, temperature, static_cast<size_t>(options.top_k));
-    total = 0;
-    for (const Candidate& candidate : kept) total += std::exp(candidate.score - best);
-    return kept;
-  }
-  if (options.top_p < 1) {
-    total = sum_of_exponentials(logits, largest_logit(logits), temperature);
-    // Tokens of less than their share of what may be left out are left out: all of them together
-    // have less than 1 - top_p. What must be sorted are the few others.
-    const double share = 0.999 * (1 - options.top_p) * total / static_cast<double>(logits.size());
-    return at_least(logits, temperature, best + std::log(share));
-  }
-  return at_least(logits, temperature, best + std::log(options.min_p));
-}
-
 // argmax of score + Gumbel noise, as sample_token defines it. Nearly every token is ruled out by
 // its random bits.
 TokenId gumbel_max(std::span<const float> logits, double temperature, const CounterRandom& random,
-                   uint32_t position, size_t likeliest, std::span<const TokenId> tokens) {
-  const auto token_of = [&](size_t i) {
-    return tokens.empty() ? static_cast<TokenId>(i) : tokens[i];
-  };
+                   uint32_t position, std::span<const TokenId> tokens) {
   const auto noisy = [&](size_t i) {
-    const TokenId id = token_of(i);
+    const TokenId id = tokens.empty() ? static_cast<TokenId>(i) : tokens[i];
     return Candidate{id,
                      static_cast<double>(logits[i]) / temperature + random.gumbel(position, id)};
   };
-  Candidate best = noisy(likeliest);
+  std::array<uint32_t, 4> four{};  // of four tokens, which cost as much as those of one
+  TokenId quarter = -1;            // of the tokens' ids
+  const auto bits_of = [&](TokenId id) {
+    if (id / 4 != quarter) four = random.four_bits(position, quarter = id / 4);
+    return four[id % 4];
+  };
+  Candidate best = noisy(greedy_token(logits));
   for (size_t begin = 0; begin < logits.size(); begin += kLogitBlock) {
     const std::span<const float> block =
         logits.subspan(begin, std::min(kLogitBlock, logits.size() - begin));
@@ -117,7 +100,7 @@ TokenId gumbel_max(std::span<const float> logits, double temperature, const Coun
     if (tokens.empty()) {
       bits = bits_of_block(random, position, static_cast<uint32_t>(begin));
     } else {
-      for (size_t i = 0; i < block.size(); ++i) bits[i] = random.bits(position, tokens[begin + i]);
+      for (size_t i = 0; i < block.size(); ++i) bits[i] = bits_of(tokens[begin + i]);
     }
     const Contenders contenders = find_contenders(block, bits, temperature, best.score);
     for (size_t n = 0; n < contenders.count; ++n) {
@@ -156,13 +139,26 @@ double likeliest_probability(std::span<const float> logits) {
 
 std::vector<Candidate> filter_logits(std::span<const float> logits, const SamplingOptions& options,
                                      std::span<const TokenId> tokens) {
-  const double best = logits[greedy_token(logits)] / options.temperature;
-  double total = 0;
-  std::vector<Candidate> kept = first_filtered(logits, options, best, total);
+  const double temperature = options.temperature;
+  const float largest = logits[greedy_token(logits)];
+  const double best = largest / temperature, least = best + std::log(options.min_p);
+  std::vector<Candidate> kept;
+  double total = 0;  // of e^(score - best), of the tokens that top-p begins with
+  if (options.top_k > 0) {
+    kept = likeliest_of(logits, temperature, static_cast<size_t>(options.top_k));
+    for (const Candidate& candidate : kept) total += std::exp(candidate.score - best);
+  } else if (options.top_p < 1) {
+    total = sum_of_exponentials(logits, largest, temperature);
+    // Tokens of less than their share of what may be left out are left out: all of them together
+    // have less than 1 - top_p. What must be sorted are the few others.
+    const double share = 0.999 * (1 - options.top_p) * total / static_cast<double>(logits.size());
+    kept = at_least(logits, temperature, best + std::log(share));
+  } else {
+    kept = at_least(logits, temperature, least);
+  }
   if (options.top_p < 1) keep_top_p(kept, best, total, options.top_p);
   if (options.min_p > 0) {
-    const double floor = best + std::log(options.min_p);
-    std::erase_if(kept, [&](const Candidate& candidate) { return candidate.score < floor; });
+    std::erase_if(kept, [&](const Candidate& candidate) { return candidate.score < least; });
   }
   if (tokens.empty()) return kept;
   for (Candidate& candidate : kept) candidate.id = tokens[candidate.id];
@@ -171,11 +167,13 @@ std::vector<Candidate> filter_logits(std::span<const float> logits, const Sampli
 
 TokenId sample_token(std::span<const float> logits, const SamplingOptions& options,
                      uint32_t sequence, uint32_t position, std::span<const TokenId> tokens) {
-  const TokenId likeliest = greedy_token(logits);
-  if (options.temperature == 0) return tokens.empty() ? likeliest : tokens[likeliest];
+  if (options.temperature == 0) {
+    const TokenId likeliest = greedy_token(logits);
+    return tokens.empty() ? likeliest : tokens[likeliest];
+  }
   const CounterRandom random(options.seed, RandomPurpose::sample, sequence);
   if (options.top_k == 0 && options.top_p == 1 && options.min_p == 0) {
-    return gumbel_max(logits, options.temperature, random, position, likeliest, tokens);
+    return gumbel_max(logits, options.temperature, random, position, tokens);
   }
   std::vector<Candidate> kept = filter_logits(logits, options, tokens);
   for (Candidate& candidate : kept) candidate.score += random.gumbel(position, candidate.id);
